@@ -1,0 +1,1 @@
+"""Run a private certificate authority whose keys live in an HSM."""

@@ -1,0 +1,1 @@
+"""What the root does: its register, and its signatures."""

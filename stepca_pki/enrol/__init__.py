@@ -1,0 +1,1 @@
+"""What leaf systems need: trust stores, web servers, ACME clients."""

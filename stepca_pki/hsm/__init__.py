@@ -1,0 +1,1 @@
+"""The only PKCS#11 calls: modules, tokens, keys, the signer."""

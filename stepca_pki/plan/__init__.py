@@ -1,0 +1,1 @@
+"""Steps, and the decision which are needed. Pure."""

@@ -1,0 +1,1 @@
+"""Model to text: ca.json and the packaged templates. Pure."""

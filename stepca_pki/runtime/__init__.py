@@ -1,0 +1,1 @@
+"""Running step-ca: the foreground supervisor, reload and restart."""

@@ -1,0 +1,1 @@
+"""step-ca: finding or building the binary, its HTTP API, one-time tokens."""

@@ -1,0 +1,1 @@
+"""Certificates: profiles, building, chain checks, the pre-issuance check, CRLs. Pure."""
