@@ -111,7 +111,9 @@ def _check_secret(path: Path, status: os.stat_result) -> None:
     if status.st_mode & 0o077:
         mode = stat.S_IMODE(status.st_mode)
         raise FileRefused(
-            path, f"holds a secret and is open to others (mode {mode:04o})", fix=f"chmod 600 {path}, then change the secret"
+            path,
+            f"holds a secret and is open to others (mode {mode:04o})",
+            fix=f"chmod 600 {path}, then change the secret",
         )
 
 

@@ -128,7 +128,9 @@ def _parse_address(text: object) -> str:
 
 
 Host = Annotated[str, BeforeValidator(parse_host), WithJsonSchema({"type": "string", "examples": ["ca.int.example"]})]
-Address = Annotated[str, BeforeValidator(_parse_address), WithJsonSchema({"type": "string", "examples": ["127.0.0.1:8443"]})]
+Address = Annotated[
+    str, BeforeValidator(_parse_address), WithJsonSchema({"type": "string", "examples": ["127.0.0.1:8443"]})
+]
 
 # One line of printable text: goes into subjects, labels and logs. Excludes controls, line separators and
 # direction overrides, which could make a name look like another.

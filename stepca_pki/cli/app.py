@@ -19,10 +19,10 @@ from stepca_pki.version import STEP_CA_VERSION, VERSION
 class LazyGroup(TyperGroup):
     """Knows its commands by name, and imports one only to run it or to show its own help."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
         _, _, module, is_group = COMMANDS[cmd_name]
@@ -30,7 +30,7 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_group(app)
         return command if is_group else command.commands[cmd_name]
 
-    def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print a screen of groups that read like the work; no module is imported for it."""
         formatter.write_usage("pki", "COMMAND [ARGS]...")
         formatter.write_paragraph()
@@ -47,7 +47,9 @@ class LazyGroup(TyperGroup):
         formatter.write_text("Start with 'pki init'. 'pki COMMAND --help' has examples.")
 
 
-app = typer.Typer(cls=LazyGroup, name="pki", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=LazyGroup, name="pki", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 @app.callback(invoke_without_command=True)

@@ -71,3 +71,8 @@ def coloured(stream: Any = None) -> bool:
 def interactive() -> bool:
     """Whether questions may be asked: only of a person at a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def new_app(help_text: str | None = None) -> typer.Typer:
+    """Return the Typer application of one module: plain help, no traceback boxes."""
+    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None, add_completion=False)

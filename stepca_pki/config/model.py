@@ -41,7 +41,7 @@ class TokenRef(Model):
     """Where the PIN is read at use; the PIN itself never enters the model."""
     so_pin_source: PinSource | None = None
     """Needed only to initialise the token."""
-    environment: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], str] = {}
+    environment: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], str] = Field(default={})
     """What the module wants in its environment, such as SOFTHSM2_CONF. Relative paths are not expanded."""
     max_sessions: int = Field(default=16, ge=MIN_SESSIONS, le=1024)
 
