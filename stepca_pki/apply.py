@@ -1,0 +1,288 @@
+"""Run a plan: the only writer. Steps under a lock; each outcome is on record before the next step starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import singledispatchmethod
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from stepca_pki import files
+from stepca_pki.ceremony.register import Register
+from stepca_pki.ceremony.signing import issue_crl, sign_intermediate, sign_root
+from stepca_pki.config.load import load, load_text
+from stepca_pki.config.model import Authority, Subject
+from stepca_pki.config.tokens import Role, key_of, token_of
+from stepca_pki.errors import FileRefused, PkiError, Waiting
+from stepca_pki.home import Home
+from stepca_pki.hsm.token import Token, init_token, open_token
+from stepca_pki.locks import exclusive
+from stepca_pki.observe import MAX_CERTIFICATE_BYTES, Pins, observe
+from stepca_pki.plan.decide import make_plan
+from stepca_pki.plan.seen import Seen
+from stepca_pki.plan.steps import (
+    AwaitCeremony,
+    GenerateKey,
+    InitToken,
+    IssueRootCrl,
+    MakeCanaryKey,
+    MakeFolder,
+    MakeSecret,
+    MoveAside,
+    Plan,
+    RemoveHalfKey,
+    RequestIntermediate,
+    SignIntermediate,
+    SignRoot,
+    Step,
+    TellStepCa,
+    WriteCaJson,
+    WriteFile,
+)
+from stepca_pki.render.ca_json import Facts, ca_json_text, render_ca_json
+from stepca_pki.runtime import control
+from stepca_pki.x509.build import make_csr
+from stepca_pki.x509.names import SubjectParts, name_of
+from stepca_pki.x509.profiles import Constraints, IntermediateProfile, RootProfile
+
+PIN_BYTES = 18  # 24 characters of base64url, 144 bits
+
+Report = Callable[[Step, float], None]
+"""Called after each step with the seconds that it took."""
+
+
+@dataclass
+class World:
+    """The edges that steps act on: one home, its tokens (opened once a run), its register, the clock."""
+
+    authority: Authority
+    home: Home
+    seen: Seen
+    pins: Pins
+    stack: ExitStack
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _tokens: dict[Role, Token] = field(default_factory=dict)
+
+    def token(self, role: Role) -> Token:
+        if role not in self._tokens:
+            ref = token_of(self.home, self.authority, role)
+            self._tokens[role] = self.stack.enter_context(open_token(ref, self.pins(ref.pin_source)))
+        return self._tokens[role]
+
+    @property
+    def register(self) -> Register:
+        return Register(self.home.register)
+
+    def certificate(self, path: Path) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(files.read_bounded(path, MAX_CERTIFICATE_BYTES))
+
+
+def plan_now(home: Home, authority: Authority | None = None, *, pins: Pins | None = None) -> tuple[Plan, World]:
+    """Observe and decide. Nothing is written. The world has what a following run needs."""
+    authority = authority or load(home.config)
+    pins = pins or Pins()
+    seen = observe(authority, home, pins=pins)
+    running = control.running(home)
+    if running is not None:
+        seen = replace(seen, running_ca_json=control.running_ca_json(home))
+    return make_plan(authority, home, seen), World(authority, home, seen, pins, ExitStack())
+
+
+def apply(home: Home, *, report: Report | None = None, wait: timedelta = timedelta(0)) -> Plan:
+    """Bring the world to the declaration, and return the plan that was run. Raises Waiting for a ceremony."""
+    with _locked(home, wait):
+        plan, world = plan_now(home)
+        run(plan, world, report=report)
+    return plan
+
+
+def apply_shown(shown: Plan, home: Home, *, report: Report | None = None, wait: timedelta = timedelta(0)) -> None:
+    """Run exactly the plan that was shown; refuse if the world has moved on since."""
+    with _locked(home, wait):
+        plan, world = plan_now(home)
+        if plan != shown:
+            raise PkiError("the authority changed since the plan was shown, so nothing was done", fix="run it again")
+        run(plan, world, report=report)
+
+
+def apply_change(home: Home, new_text: str, *, report: Report | None = None, wait: timedelta = timedelta(0)) -> Plan:
+    """Replace pki.yaml by *new_text* and apply it; if the plan is refused, pki.yaml stays as it was."""
+    with _locked(home, wait):
+        plan, world = plan_change(home, new_text)
+        files.write_atomic(home.config, new_text)
+        run(plan, world, report=report)
+    return plan
+
+
+def plan_change(home: Home, new_text: str) -> tuple[Plan, World]:
+    """Return what apply_change would do."""
+    return plan_now(home, load_text(new_text, home.config))
+
+
+def run(plan: Plan, world: World, *, report: Report | None = None) -> None:
+    """Act; decide nothing. Stops at a step that waits for somebody else."""
+    journal = world.home.state / "applied.jsonl"
+    with world.stack:
+        for step in plan.steps:
+            started = time.monotonic()
+            _record(journal, step, "begin", world.now())
+            _Performer(world).perform(step)
+            _record(journal, step, "done", world.now())
+            if report is not None:
+                report(step, time.monotonic() - started)
+
+
+@contextmanager
+def _locked(home: Home, wait: timedelta) -> Iterator[None]:
+    if not home.path.is_dir():
+        raise FileRefused(home.path, "is not a folder", fix="run 'pki init'")
+    files.ensure_folder(home.state, files.SECRET_FOLDER)
+    with exclusive(home.lock, wait=wait):
+        yield
+
+
+def _record(journal: Path, step: Step, event: str, now: datetime) -> None:
+    """Append one line and sync it. For people who ask what happened; healing never depends on it."""
+    line = json.dumps({"time": now.isoformat(timespec="milliseconds"), "event": event, "step": step.describe()})
+    try:
+        descriptor = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "ab") as file:
+            file.write(line.encode() + b"\n")
+    except OSError as error:
+        raise FileRefused(journal, error.strerror or str(error), fix="free space, or correct the mode") from None
+
+
+class _Performer:
+    """How each kind of step is done. Every method may be cut off and run again."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @singledispatchmethod
+    def perform(self, step: Step) -> None:
+        raise NotImplementedError(type(step).__name__)
+
+    @perform.register
+    def _(self, step: MakeFolder) -> None:
+        files.ensure_folder(step.path, step.mode)
+
+    @perform.register
+    def _(self, step: MakeSecret) -> None:
+        files.write_new(step.path, secrets.token_urlsafe(PIN_BYTES) + "\n", files.SECRET)
+
+    @perform.register
+    def _(self, step: WriteFile) -> None:
+        files.write_atomic(step.path, step.text, step.mode)
+
+    @perform.register
+    def _(self, step: MoveAside) -> None:
+        target = step.path.with_name(f"{step.path.name}.broken-{self.world.now():%Y%m%dT%H%M%S}")
+        try:
+            os.link(step.path, target, follow_symlinks=False)  # never replaces an earlier one
+            step.path.unlink()
+        except OSError as error:
+            raise FileRefused(step.path, error.strerror or str(error)) from None
+
+    @perform.register
+    def _(self, step: InitToken) -> None:
+        ref, pins = token_of(self.world.home, self.world.authority, step.role), self.world.pins
+        init_token(ref, pins(ref.pin_source), pins(ref.so_pin_source or "prompt"))
+
+    @perform.register
+    def _(self, step: RemoveHalfKey) -> None:
+        self.world.token(step.role).remove_half_key(step.label, step.id)
+
+    @perform.register
+    def _(self, step: GenerateKey) -> None:
+        self.world.token(step.role).generate(key_of(self.world.authority, step.role))
+
+    @perform.register
+    def _(self, step: SignRoot) -> None:
+        world, root = self.world, self.world.authority.root
+        profile = RootProfile(_name(world.authority.root_subject), root.lifetime, root.path_length)
+        certificate = sign_root(world.register, profile, self._key("root"), world.now())
+        files.write_atomic(step.path, certificate.public_bytes(Encoding.PEM))
+
+    @perform.register
+    def _(self, step: RequestIntermediate) -> None:
+        csr = make_csr(_name(self.world.authority.intermediate_subject), self._key("intermediate"))
+        files.write_atomic(step.path, csr.public_bytes(Encoding.PEM))
+
+    @perform.register
+    def _(self, step: SignIntermediate) -> None:
+        world = self.world
+        csr = x509.load_pem_x509_csr(files.read_bounded(world.home.intermediate_csr, MAX_CERTIFICATE_BYTES))
+        root = world.certificate(world.home.root_certificate)
+        profile = _intermediate_profile(world.authority)
+        certificate = sign_intermediate(world.register, profile, csr, root, self._key("root"), world.now())
+        files.write_atomic(step.path, certificate.public_bytes(Encoding.PEM))
+
+    @perform.register
+    def _(self, step: AwaitCeremony) -> None:
+        raise Waiting(
+            step.describe(), fix="carry the CSR to the root's machine; when its answer is in place, run 'pki apply'"
+        )
+
+    @perform.register
+    def _(self, step: IssueRootCrl) -> None:
+        world = self.world
+        root = world.certificate(world.home.root_certificate)
+        lifetime = world.authority.root.crl.lifetime
+        crl = issue_crl(world.register, root, self._key("root"), world.now(), lifetime)
+        files.write_atomic(step.path, crl.public_bytes(Encoding.PEM))
+
+    @perform.register
+    def _(self, step: MakeCanaryKey) -> None:
+        from joserfc.jwk import ECKey
+
+        if step.path.exists():  # made by a run that was cut off right after
+            return
+        key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, auto_kid=True)
+        files.write_new(step.path, json.dumps(key.as_dict(private=True)) + "\n", files.SECRET)
+
+    @perform.register
+    def _(self, step: WriteCaJson) -> None:
+        files.write_atomic(step.path, step.text or self._ca_json())
+
+    @perform.register
+    def _(self, step: TellStepCa) -> None:
+        if step.kind == "reload":
+            control.reload(self.world.home)
+        else:
+            control.restart(self.world.home)
+
+    def _key(self, role: Role) -> object:
+        wanted = key_of(self.world.authority, role)
+        return self.world.token(role).key(wanted.label, wanted.id)
+
+    def _ca_json(self) -> str:
+        world = self.world
+        canary = json.loads(files.read_secret(world.home.canary_key))
+        public = {name: canary[name] for name in ("use", "kty", "kid", "crv", "alg", "x", "y")}
+        facts = Facts(world.seen.modules["intermediate"], public)
+        return ca_json_text(render_ca_json(world.authority, world.home, facts))
+
+
+def _name(subject: Subject) -> x509.Name:
+    return name_of(SubjectParts(**subject.model_dump()))
+
+
+def _intermediate_profile(authority: Authority) -> IntermediateProfile:
+    declared = authority.intermediate.name_constraints
+    return IntermediateProfile(
+        subject=_name(authority.intermediate_subject),
+        lifetime=authority.intermediate.lifetime,
+        path_length=0,
+        constraints=None if declared is None else Constraints(**dict(declared)),
+        crl_url=authority.root.crl.url,
+        issuer_url=authority.root.certificate_url,
+    )
