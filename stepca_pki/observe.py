@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from stepca_pki.config.model import Authority, Subject, TokenRef
 from stepca_pki.config.tokens import Role, is_embedded, token_of
@@ -58,7 +58,7 @@ def observe(authority: Authority, home: Home, *, now: datetime | None = None, pi
     modules = {role: find_module(token_of(home, authority, role).module) for role in roles}
     seen = Seen(now=now or datetime.now(UTC), modules=modules)
     seen = _with_certificates(_with_files(seen, home), home)
-    asked = [role for role in roles if role != "root" or needs_root_token(authority, home, seen)]
+    asked = [role for role in roles if role != "root" or needs_root_token(authority, seen)]
     return replace(seen, tokens={role: _token(home, authority, role, pins) for role in asked})
 
 
@@ -225,17 +225,25 @@ def _constraints(certificate: x509.Certificate) -> dict[str, list[str]]:
 
 
 def _urls(certificate: x509.Certificate) -> dict[str, str]:
-    answer = {}
-    extensions = certificate.extensions
-    for extension in extensions:
-        if extension.oid == ExtensionOID.CRL_DISTRIBUTION_POINTS:
-            points = extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-            answer |= {"crl_url": str(name.value) for point in points for name in point.full_name or ()}
-        if extension.oid == ExtensionOID.AUTHORITY_INFORMATION_ACCESS:
-            access = extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-            issuers = [item for item in access if item.access_method == AuthorityInformationAccessOID.CA_ISSUERS]
-            answer |= {"issuer_url": str(item.access_location.value) for item in issuers}
-    return answer
+    urls = {"crl_url": _crl_url(certificate.extensions), "issuer_url": _issuer_url(certificate.extensions)}
+    return {name: url for name, url in urls.items() if url is not None}
+
+
+def _crl_url(extensions: x509.Extensions) -> str | None:
+    try:
+        points = extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    except x509.ExtensionNotFound:
+        return None
+    return next((str(name.value) for point in points for name in point.full_name or ()), None)
+
+
+def _issuer_url(extensions: x509.Extensions) -> str | None:
+    try:
+        access = extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    except x509.ExtensionNotFound:
+        return None
+    wanted = AuthorityInformationAccessOID.CA_ISSUERS
+    return next((str(item.access_location.value) for item in access if item.access_method == wanted), None)
 
 
 def _csr_spki(path: Path) -> bytes | None:
@@ -268,7 +276,8 @@ def _token(home: Home, authority: Authority, role: Role, pins: Pins) -> SeenToke
     if found is None or not found.pin_initialised:
         return SeenToken(exists=found is not None, ready=False)
     with open_token(ref, pins(ref.pin_source)) as token:
-        return SeenToken(exists=True, ready=True, keys=tuple(_seen_key(key) for key in token.keys()))
+        keys = token.keys()
+        return SeenToken(exists=True, ready=True, keys=tuple(_seen_key(key) for key in keys))
 
 
 def find_token(ref: TokenRef) -> Any:

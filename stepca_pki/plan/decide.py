@@ -60,7 +60,7 @@ def make_plan(authority: Authority, home: Home, seen: Seen) -> Plan:
     return Plan((*steps, *_configuration(authority, home, seen, bool(steps))))
 
 
-def needs_root_token(authority: Authority, home: Home, seen: Seen) -> bool:
+def needs_root_token(authority: Authority, seen: Seen) -> bool:
     """Whether the plan may have to sign with the root: only then is its token asked, and its PIN needed."""
     if not authority.root.is_here:
         return False
@@ -174,7 +174,8 @@ def _refuse_lost_pin(role: Role, path: Path, seen: Seen) -> None:
 
 def softhsm2_conf(home: Home) -> str:
     """Return SoftHSM2's configuration: tokens inside the home, unremovable slots, no log of its own."""
-    return f"directories.tokendir = {home.tokens}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
+    folder = f"directories.tokendir = {home.tokens}\n"
+    return f"{folder}objectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
 
 
 def _changed(path: Path, text: str, seen: Seen, mode: int = 0o644) -> Iterator[Step]:
@@ -221,8 +222,9 @@ def _key(role: Role, authority: Authority, home: Home, seen: Seen, token: SeenTo
     wanted, found = key_of(authority, role), _key_on(role, seen, key_of(authority, role).label)
     if found is not None and found.id == wanted.id and found.has_private:
         if found.type != wanted.type:
+            kind = found.type or "of another kind"
             raise Irreversible(
-                f"the {role} key '{wanted.label}' is {found.type or 'of another kind'}, and pki.yaml declares {wanted.type}",
+                f"the {role} key '{wanted.label}' is {kind}, and pki.yaml declares {wanted.type}",
                 fix=f"declare {found.type}, or give the new key another label and id (a rollover)",
             )
         return
