@@ -83,7 +83,12 @@ class Subject(Model):
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
 
 
+_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")  # RFC 3986 section 2; no braces: URLs enter templates
+
+
 def _parse_url(text: str) -> str:
+    if not _URL.fullmatch(text):
+        raise ValueError("has a character that RFC 3986 does not allow in a URL")
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("is not an http:// or https:// URL")
