@@ -1,0 +1,86 @@
+#!/bin/sh
+# The same authority made by hand with softhsm2-util, pkcs11-tool, openssl and step-ca: what `pki init` is
+# compared with. Two tokens, a P-384 root, a P-256 intermediate signed through a CSR, the root's CRL, ca.json,
+# a running CA that answers /health.
+#
+# usage: by_hand.sh FOLDER PORT STEP_CA MODULE ENGINE_OR_EMPTY
+set -eu
+folder=$1 port=$2 step_ca=$3 module=$4
+mkdir -p "$folder/tokens" "$folder/db"
+cd "$folder"
+export SOFTHSM2_CONF="$folder/softhsm2.conf"
+printf 'directories.tokendir = %s/tokens\nobjectstore.backend = file\nlog.level = ERROR\n' "$folder" >softhsm2.conf
+umask 077
+pin=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
+printf '%s\n' "$pin" >pin
+umask 022
+
+openssl_conf() {
+    cat >openssl.cnf <<EOF
+openssl_conf = init
+[init]
+engines = engines
+[engines]
+pkcs11 = pkcs11
+[pkcs11]
+engine_id = pkcs11
+MODULE_PATH = $module
+PIN = $pin
+[req]
+distinguished_name = dn
+prompt = no
+[dn]
+CN = By hand Root
+[root]
+basicConstraints = critical,CA:TRUE,pathlen:1
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+[intermediate]
+basicConstraints = critical,CA:TRUE,pathlen:0
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+[ca]
+default_ca = default
+[default]
+database = index.txt
+crlnumber = crlnumber
+default_md = sha384
+default_crl_days = 180
+EOF
+    chmod 600 openssl.cnf
+}
+
+openssl_conf
+export OPENSSL_CONF="$folder/openssl.cnf"
+for name in root intermediate; do
+    softhsm2-util --init-token --free --label "$name" --pin "$pin" --so-pin "$pin" >/dev/null
+done
+pkcs11-tool --module "$module" --token-label root --login --pin "$pin" \
+    --keypairgen --key-type EC:secp384r1 --label root --id 01 >/dev/null 2>&1
+pkcs11-tool --module "$module" --token-label intermediate --login --pin "$pin" \
+    --keypairgen --key-type EC:prime256v1 --label intermediate --id 02 >/dev/null 2>&1
+
+openssl req -new -x509 -engine pkcs11 -keyform engine -key 'pkcs11:token=root;object=root' -sha384 \
+    -days 3650 -extensions root -out root.crt 2>/dev/null
+openssl req -new -engine pkcs11 -keyform engine -key 'pkcs11:token=intermediate;object=intermediate' \
+    -subj '/CN=By hand Intermediate' -out intermediate.csr 2>/dev/null
+openssl x509 -req -in intermediate.csr -engine pkcs11 -CAkeyform engine -CAkey 'pkcs11:token=root;object=root' \
+    -CA root.crt -days 1825 -extfile openssl.cnf -extensions intermediate -out intermediate.crt 2>/dev/null
+: >index.txt
+echo 01 >crlnumber
+openssl ca -gencrl -engine pkcs11 -keyform engine -keyfile 'pkcs11:token=root;object=root' -cert root.crt \
+    -out root.crl 2>/dev/null
+
+cat >ca.json <<EOF
+{"root": "$folder/root.crt", "crt": "$folder/intermediate.crt", "key": "pkcs11:id=02;object=intermediate",
+ "kms": {"type": "pkcs11", "uri": "pkcs11:module-path=$module;token=intermediate;max-sessions=16?pin-source=$folder/pin"},
+ "address": "127.0.0.1:$port", "dnsNames": ["localhost", "127.0.0.1"], "logger": {"format": "json"},
+ "db": {"type": "badgerv2", "dataSource": "$folder/db"},
+ "authority": {"provisioners": [{"type": "ACME", "name": "acme"}]}}
+EOF
+"$step_ca" ca.json >log 2>&1 &
+echo $! >pid
+until curl --silent --fail --output /dev/null --cacert root.crt "https://127.0.0.1:$port/health"; do
+    sleep 0.02
+done
