@@ -91,7 +91,7 @@ _DNS_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 def parse_host(text: object) -> str:
     """Return *text* as a lower-case DNS name (A-labels) or an IP address. Raises ValueError."""
     if not isinstance(text, str):
-        raise ValueError("must be text")
+        raise ValueError("must be text; write it in quotes")
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
