@@ -15,7 +15,9 @@ from stepca_pki.errors import FileRefused, LockHeld
 
 
 @contextmanager
-def exclusive(path: Path, *, wait: timedelta = timedelta(0)) -> Iterator[None]:
+def exclusive(
+    path: Path, *, wait: timedelta = timedelta(0), refusal: str = "another pki is at work on this authority"
+) -> Iterator[None]:
     """Hold the lock at *path*, waiting at most *wait* for it. The kernel frees it when we die.
 
     Raises LockHeld, which names the holder's process id.
@@ -26,8 +28,7 @@ def exclusive(path: Path, *, wait: timedelta = timedelta(0)) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise LockHeld(
-            f"another pki is at work on this authority ({_describe(holder)})",
-            fix="wait for it to end, or give --wait SECONDS",
+            f"{refusal} ({_describe(holder)})", fix="wait for that process to end, or end it"
         ) from None
     except OSError as error:
         raise FileRefused(path, error.strerror or str(error), fix="make the home writable for this user") from None

@@ -6,7 +6,9 @@ A changed text is read again, and must mean exactly the change that was asked.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +96,7 @@ def new_file(
     acme_tls_port: int | None = None,
 ) -> str:
     """Return the first pki.yaml, with comments that teach. Raises ConfigError if a value is not allowed."""
-    import json
-
-    quote = json.dumps  # JSON strings are YAML strings; nothing that a person typed can leave its quotes
+    quote = partial(json.dumps, ensure_ascii=False)  # JSON strings are YAML strings; nothing that a person typed can leave its quotes
     lines = [
         "# What this certificate authority is. 'pki plan' shows what a change would do, 'pki apply' does it.",
         "# Durations: 90d, 24h, 5y. No secret belongs in this file. All keys: 'pki config schema'.",
