@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from stepca_pki import files
 from stepca_pki.ceremony.register import Register
 from stepca_pki.ceremony.signing import issue_crl, sign_intermediate, sign_root
-from stepca_pki.config.load import load, load_text
+from stepca_pki.config.load import MAX_BYTES, load, load_text
 from stepca_pki.config.model import Authority, Subject
 from stepca_pki.config.tokens import Role, key_of, token_of
 from stepca_pki.errors import FileRefused, PkiError, Waiting
@@ -114,11 +114,18 @@ def apply_shown(shown: Plan, home: Home, *, report: Report | None = None, wait: 
         run(plan, world, report=report)
 
 
-def apply_change(home: Home, new_text: str, *, report: Report | None = None, wait: timedelta = timedelta(0)) -> Plan:
-    """Replace pki.yaml by *new_text* and apply it; if the plan is refused, pki.yaml stays as it was."""
+def apply_change(
+    home: Home, old_text: str, new_text: str, *, report: Report | None = None, wait: timedelta = timedelta(0)
+) -> Plan:
+    """Replace pki.yaml by *new_text* and apply it; if the plan is refused, pki.yaml stays as it was.
+
+    Refused too if pki.yaml is not *old_text* any more: somebody else's edit is never lost.
+    """
     with _locked(home, wait):
+        if files.read_bounded(home.config, MAX_BYTES).decode(errors="replace") != old_text:
+            raise PkiError(f"{home.config} was changed meanwhile, so nothing was done", fix="run the command again")
         plan, world = plan_change(home, new_text)
-        files.write_atomic(home.config, new_text)
+        files.write_atomic(home.config, new_text, home.config.stat().st_mode & 0o777)
         run(plan, world, report=report)
     return plan
 

@@ -5,12 +5,13 @@ A changed text is read again, and must mean exactly the change that was asked.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from stepca_pki.config.load import load_text
 from stepca_pki.config.model import Authority
@@ -20,64 +21,88 @@ from stepca_pki.home import CONFIG_NAME
 _HERE = Path(CONFIG_NAME)
 
 
-def _yaml() -> Any:
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 4096
-    return yaml
-
-
 def add_provisioner(text: str, entry: Mapping[str, Any]) -> str:
-    """Return *text* with one provisioner more. Raises UsageError if the name is taken, ConfigError."""
+    """Return *text* with one provisioner more, after the last. Raises UsageError if the name is taken, ConfigError."""
     before = load_text(text, _HERE)
     if any(item.name.lower() == str(entry.get("name", "")).lower() for item in before.provisioners):
         raise UsageError(
             f"there is a provisioner '{entry['name']}' already", fix="choose another name, or remove that one first"
         )
-    yaml, document = _open(text)
-    if not isinstance(document.get("provisioners"), list):
-        document["provisioners"] = []
-    document["provisioners"].append(dict(entry))
-    changed = _close(yaml, document)
-    after = load_text(changed, _HERE)
-    _only_provisioners_differ(before, after, len(before.provisioners) + 1)
-    return changed
+    lines, found = text.splitlines(), _provisioners(text)
+    if found is None:
+        lines += ["", "provisioners:", *_block(entry, 2)]
+    elif found.flow_style or not isinstance(found, yaml.SequenceNode) or not found.value:
+        lines = _rewritten(lines, found, [*_plain_items(text), dict(entry)])
+    else:
+        end = _last_line(found.value[-1]) + 1
+        lines[end:end] = _block(entry, found.start_mark.column)
+    return _checked(before, lines, len(before.provisioners) + 1)
 
 
 def remove_provisioner(text: str, name: str) -> str:
-    """Return *text* without the provisioner *name*. Raises UsageError if there is none."""
+    """Return *text* without the provisioner *name* and the comments inside it. Raises UsageError if there is none."""
     before = load_text(text, _HERE)
     index = next((number for number, item in enumerate(before.provisioners) if item.name == name), None)
     if index is None:
         names = ", ".join(item.name for item in before.provisioners) or "none"
         raise UsageError(f"there is no provisioner '{name}'", fix=f"the provisioners are: {names}")
-    yaml, document = _open(text)
-    del document["provisioners"][index]
-    if not document["provisioners"]:
-        document["provisioners"].fa.set_flow_style()  # an empty list can only be written as []
-    changed = _close(yaml, document)
-    _only_provisioners_differ(before, load_text(changed, _HERE), len(before.provisioners) - 1)
-    return changed
+    lines, found = text.splitlines(), _provisioners(text)
+    if found.flow_style or len(found.value) == 1:
+        items = _plain_items(text)
+        lines = _rewritten(lines, found, items[:index] + items[index + 1 :])
+    else:
+        node = found.value[index]
+        del lines[node.start_mark.line : _last_line(node) + 1]
+    return _checked(before, lines, len(before.provisioners) - 1)
 
 
-def _open(text: str) -> tuple[Any, Any]:
-    yaml = _yaml()
-    return yaml, yaml.load(text)
+def _provisioners(text: str) -> Any:
+    """Return the node of `provisioners`, with its place in the text; None if the key is not there."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    return next((value for key, value in root.value if key.value == "provisioners"), None)
 
 
-def _close(yaml: Any, document: Any) -> str:
-    stream = io.StringIO()
-    yaml.dump(document, stream)
-    return stream.getvalue()
+def _plain_items(text: str) -> list[Any]:
+    return list(yaml.safe_load(text).get("provisioners") or [])
 
 
-def _only_provisioners_differ(before: Authority, after: Authority, count: int) -> None:
+def _last_line(node: Any) -> int:
+    """The line (from 0) of the last text of a block node: its end mark lies behind the comments that follow."""
+    if isinstance(node, yaml.ScalarNode) or node.flow_style or not node.value:
+        return int(node.end_mark.line if node.end_mark.column else node.end_mark.line - 1)
+    last = node.value[-1]
+    return _last_line(last[1] if isinstance(node, yaml.MappingNode) else last)
+
+
+def _block(entry: Mapping[str, Any], column: int) -> list[str]:
+    dumped = yaml.safe_dump([dict(entry)], sort_keys=False, allow_unicode=True, width=4096)
+    return [" " * column + line for line in dumped.splitlines()]
+
+
+def _rewritten(lines: list[str], node: Any, items: list[Any]) -> list[str]:
+    """Replace the value of `provisioners` by *items* in block form; what stands before and behind it stays."""
+    start, end = node.start_mark, node.end_mark
+    head = lines[start.line][: start.column].rstrip()
+    block_end = end.line if node.flow_style or not node.value else _last_line(node) + 1
+    tail = [lines[end.line][end.column :]] if node.flow_style or not node.value else []
+    body = [line for item in items for line in _block(item, 2)]
+    if not head:  # a block sequence starts on a line of its own, below its key
+        key = lines[start.line - 1]
+        return [*lines[: start.line - 1], *([key, *body] if body else [key.replace(":", ": []", 1)]), *lines[block_end:]]
+    rest = [line for line in tail if line.strip()]
+    new = [f"{head}{rest[0] if rest else ''}", *body] if body else [f"{head} []{rest[0] if rest else ''}"]
+    return [*lines[: start.line], *new, *lines[(end.line + 1 if tail else block_end) :]]
+
+
+def _checked(before: Authority, lines: list[str], count: int) -> str:
+    changed = "\n".join(lines) + "\n"
+    after = load_text(changed, _HERE)
     same = before.model_copy(update={"provisioners": ()}) == after.model_copy(update={"provisioners": ()})
     if not same or count != len(after.provisioners):
-        raise PkiError("the edit would change more of pki.yaml than was asked, so nothing was done", fix="edit it by hand")
+        raise PkiError(
+            "the edit would change more of pki.yaml than was asked, so nothing was done", fix="edit it by hand"
+        )
+    return changed
 
 
 def new_file(

@@ -164,6 +164,8 @@ def _finding(error: Any, document: _Document) -> Finding:
 
 def _words(error: Any, place: Place, document: _Document) -> tuple[str, str]:
     kind, context = error["type"], error.get("ctx", {})
+    if error["input"] is None and kind != "missing":
+        return "is empty", "give it a value, or remove the key"
     if kind == "extra_forbidden":
         return _unknown(place)
     if kind == "missing":
