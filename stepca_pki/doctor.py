@@ -102,5 +102,3 @@ _NEEDS = (
     Need("certutil", "NSS trust stores (Firefox, Chromium)", False, _program("certutil"), {**_same("libnss3-tools"), "dnf": "nss-tools", "apk": "nss-tools", "brew": "nss"}),
     Need("keytool", "Java trust stores", False, _program("keytool"), {**_same("default-jre-headless"), "dnf": "java-latest-openjdk-headless", "apk": "openjdk21-jre-headless"}),
 )  # fmt: skip
-
-

@@ -27,9 +27,7 @@ def exclusive(
     try:
         lock.acquire()
     except Timeout:
-        raise LockHeld(
-            f"{refusal} ({_describe(holder)})", fix="wait for that process to end, or end it"
-        ) from None
+        raise LockHeld(f"{refusal} ({_describe(holder)})", fix="wait for that process to end, or end it") from None
     except OSError as error:
         raise FileRefused(path, error.strerror or str(error), fix="make the home writable for this user") from None
     try:

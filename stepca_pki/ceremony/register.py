@@ -169,7 +169,9 @@ def index_time(moment: datetime) -> str:
 
 
 def parse_index_time(text: str) -> datetime:
-    return datetime.strptime(text.removesuffix("Z") + "+0000", "%Y%m%d%H%M%S%z" if len(text) == 15 else "%y%m%d%H%M%S%z")
+    return datetime.strptime(
+        text.removesuffix("Z") + "+0000", "%Y%m%d%H%M%S%z" if len(text) == 15 else "%y%m%d%H%M%S%z"
+    )
 
 
 def one_line(name: x509.Name) -> str:

@@ -27,6 +27,7 @@ from stepca_pki.x509.chain import signed_by
 from stepca_pki.x509.lint import check_intermediate, check_root
 from stepca_pki.x509.profiles import IntermediateProfile, RootProfile
 
+
 def sign_root(register: Register, profile: RootProfile, key: PrivateKey, now: datetime) -> x509.Certificate:
     """Return the root certificate for *key*: the recorded one if there is one, else a new one."""
     register.complete()
@@ -72,9 +73,7 @@ def issue_crl(
     """Return the root's CRL under the next number."""
     register.complete()
     number = register.take_crl_number()
-    return build_crl(
-        root, root_key, number=number, revoked=register.revoked(), this_update=now, lifetime=lifetime
-    )
+    return build_crl(root, root_key, number=number, revoked=register.revoked(), this_update=now, lifetime=lifetime)
 
 
 def _passes(check: object, *arguments: object) -> bool:

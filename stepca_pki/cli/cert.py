@@ -22,7 +22,9 @@ def _group() -> None:
 @app.command("show")
 def show(
     target: Annotated[str, typer.Argument(metavar="FILE|HOST:PORT", help="A PEM or DER file, or a TLS server.")],
-    name: Annotated[str | None, typer.Option("--name", help="The name it must be for [the HOST].", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The name it must be for [the HOST].", show_default=False)
+    ] = None,
     roots: Annotated[Path | None, typer.Option("--roots", help="Trust only the certificates in this file.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 4 if it is not trusted.")] = False,
     home: HomeOption = None,
@@ -66,7 +68,9 @@ def _served(target: str, name: str | None) -> tuple[list[Any], str | None]:
     try:
         host, port = split_address(target)
     except ValueError:
-        raise UsageError(f"{target} is neither a file nor HOST:PORT", fix="give a path, or a host with its port") from None
+        raise UsageError(
+            f"{target} is neither a file nor HOST:PORT", fix="give a path, or a host with its port"
+        ) from None
     host = host or "localhost"
     return served_by(host, port, name), name or host
 
@@ -91,7 +95,9 @@ def _text(value: dict[str, Any]) -> str:
         if link["names"]:
             lines.append(f"  names     {', '.join(link['names'])}")
         lines.append(f"  key       {link['key']}, serial {link['serial']}")
-        lines.append(f"  valid     {link['not_before']:%Y-%m-%d %H:%M} to {link['not_after']:%Y-%m-%d %H:%M} UTC, {_left(link)}")
+        lines.append(
+            f"  valid     {link['not_before']:%Y-%m-%d %H:%M} to {link['not_after']:%Y-%m-%d %H:%M} UTC, {_left(link)}"
+        )
         lines.append(f"  sha-256   {link['sha256']}")
     verdict = "trusted" if value["trusted"] else "NOT trusted"
     if coloured():

@@ -11,7 +11,9 @@ from stepca_pki.cli.context import HomeOption, Output, OutputOption, emit, exist
 
 app = new_app("Check, show and describe pki.yaml.")
 
-FileArgument = Annotated[Path | None, typer.Argument(help="The file; without it, the home's pki.yaml.", show_default=False)]
+FileArgument = Annotated[
+    Path | None, typer.Argument(help="The file; without it, the home's pki.yaml.", show_default=False)
+]
 
 
 @app.command("check")

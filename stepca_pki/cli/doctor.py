@@ -26,7 +26,9 @@ def doctor(output: OutputOption = Output.text) -> None:
     value = {"complete": not missing, "parts": [asdict(one) for one in found]}
     emit(output, value, lambda: "\n".join(_line(asdict(one)) for one in found))
     if missing:
-        raise PkiError(f"required and missing: {', '.join(missing)}", fix="run the commands above, then 'pki doctor' again")
+        raise PkiError(
+            f"required and missing: {', '.join(missing)}", fix="run the commands above, then 'pki doctor' again"
+        )
 
 
 def _line(one: dict[str, str | bool | None]) -> str:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 app = new_app("PKCS#11 modules, tokens and keys.")
 
-ModuleOption = Annotated[str | None, typer.Option("--module", help="Path of a module, or its name.", show_default=False)]
+ModuleOption = Annotated[
+    str | None, typer.Option("--module", help="Path of a module, or its name.", show_default=False)
+]
 LabelOption = Annotated[str | None, typer.Option("--label", help="Label of the token.", show_default=False)]
 SerialOption = Annotated[str | None, typer.Option("--serial", help="Serial number of the token.", show_default=False)]
 PinOption = Annotated[str, typer.Option("--pin-source", help="A file, env:NAME, or prompt.")]
@@ -35,7 +37,12 @@ def modules(output: OutputOption = Output.text) -> None:
     from stepca_pki.hsm.modules import known_modules
 
     rows = [
-        {"name": known.name, "title": known.title, "path": str(known.path) if known.path else None, "package": known.package}
+        {
+            "name": known.name,
+            "title": known.title,
+            "path": str(known.path) if known.path else None,
+            "package": known.package,
+        }
         for known in known_modules()
     ]
     emit(output, rows, lambda: "\n".join(f"{row['name']:15}{row['path'] or '-':48}{row['title']}" for row in rows))
@@ -73,7 +80,11 @@ def _own_environment() -> dict[str, str]:
     """A module named on the command line sees its own variables, as it would under any other tool."""
     import os
 
-    return {name: value for name, value in os.environ.items() if name.endswith(("_CONF", "_STORE")) or name.startswith("PKCS11")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.endswith(("_CONF", "_STORE")) or name.startswith("PKCS11")
+    }
 
 
 def _token_line(row: dict[str, Any]) -> str:
@@ -170,7 +181,9 @@ def check(
         raise HsmError(f"the token cannot serve as {role}", fix="use another token, or another key type")
 
 
-def _ref(role: str, module: str | None, label: str | None, serial: str | None, pin_source: str, home: Path | None) -> TokenRef:
+def _ref(
+    role: str, module: str | None, label: str | None, serial: str | None, pin_source: str, home: Path | None
+) -> TokenRef:
     """The token that the options name; without any, the authority's token of *role*."""
     from stepca_pki.config.model import TokenRef
 
@@ -184,7 +197,9 @@ def _ref(role: str, module: str | None, label: str | None, serial: str | None, p
     if label is not None and serial is not None:
         raise UsageError("a token is named by label or by serial", fix="give one of --label and --serial")
     source = _absolute(pin_source)
-    return TokenRef(module=module or "softhsm2", label=label, serial=serial, pin_source=source, environment=_own_environment())
+    return TokenRef(
+        module=module or "softhsm2", label=label, serial=serial, pin_source=source, environment=_own_environment()
+    )
 
 
 def _declared(home: Path | None, role: str) -> TokenRef | None:

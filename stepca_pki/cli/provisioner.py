@@ -24,7 +24,9 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan; ch
 def add(
     kind: Annotated[str, typer.Argument(metavar="TYPE", help="Its type, such as acme.")],
     name: Annotated[str | None, typer.Argument(help="Its name; without it, the type's.", show_default=False)] = None,
-    challenge: Annotated[list[str] | None, typer.Option("--challenge", help="ACME: a challenge to offer. Repeat.")] = None,
+    challenge: Annotated[
+        list[str] | None, typer.Option("--challenge", help="ACME: a challenge to offer. Repeat.")
+    ] = None,
     min_tls: Annotated[str | None, typer.Option("--min-tls", help="Shortest life of a leaf.")] = None,
     default_tls: Annotated[str | None, typer.Option("--default-tls", help="Usual life of a leaf.")] = None,
     max_tls: Annotated[str | None, typer.Option("--max-tls", help="Longest life of a leaf.")] = None,
@@ -68,7 +70,9 @@ def _fields(kind: str, assignments: list[str]) -> dict[str, Any]:
     for assignment in assignments:
         field, equals, value = assignment.partition("=")
         if not equals or field not in known:
-            raise UsageError(f"'{assignment}' sets no field of {kind}", fix=f"the fields are: {', '.join(sorted(known))}")
+            raise UsageError(
+                f"'{assignment}' sets no field of {kind}", fix=f"the fields are: {', '.join(sorted(known))}"
+            )
         answer[field] = value.split(",") if "," in value else yaml.safe_load(value)
     return answer
 
@@ -129,7 +133,11 @@ def show(
         names = ", ".join(one.name for one in authority.provisioners) or "none"
         raise UsageError(f"there is no provisioner '{name}'", fix=f"the provisioners are: {names}")
     claims = effective_claims(authority.claims, item.claims).model_dump(mode="json")
-    value = {"declared": item.model_dump(mode="json", exclude_none=True), "claims": claims, "ca.json": item.to_ca_json()}
+    value = {
+        "declared": item.model_dump(mode="json", exclude_none=True),
+        "claims": claims,
+        "ca.json": item.to_ca_json(),
+    }
     if item.kind == "acme":
         _, port = split_address(authority.server.address)
         value["directory"] = f"https://{authority.server.dns_names[0]}:{port}/acme/{item.name}/directory"

@@ -38,7 +38,9 @@ def up(
         return
     from stepca_pki.runtime.supervisor import Supervisor
 
-    Supervisor(at, note).run(on_ready=lambda: note("ready: step-ca signed a probe leaf through the HSM; Ctrl-C stops it"))
+    Supervisor(at, note).run(
+        on_ready=lambda: note("ready: step-ca signed a probe leaf through the HSM; Ctrl-C stops it")
+    )
 
 
 @app.command("down")
@@ -114,7 +116,11 @@ def _status_text(value: dict[str, Any]) -> str:
     if value["running"]:
         rows += [("since", value["since"]), ("process", f"{value['step_ca']} (supervisor {value['supervisor']})")]
         rows += [("restarts", str(value["restarts"]))]
-    rows += [("serves", value["address"] or "unknown"), ("root", value["root"]), ("intermediate", value["intermediate"])]
+    rows += [
+        ("serves", value["address"] or "unknown"),
+        ("root", value["root"]),
+        ("intermediate", value["intermediate"]),
+    ]
     if value["message"]:
         rows.append(("note", value["message"]))
     return "\n".join(f"{name:13}{text}" for name, text in rows)

@@ -13,7 +13,15 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from stepca_pki.provisioners.base import effective_claims
-from stepca_pki.values import BUILT_IN_CLAIMS, CLAIM_KINDS, Claims, format_duration, is_ip, parse_duration, split_address
+from stepca_pki.values import (
+    BUILT_IN_CLAIMS,
+    CLAIM_KINDS,
+    Claims,
+    format_duration,
+    is_ip,
+    parse_duration,
+    split_address,
+)
 
 RESERVED_NAME = "pki-canary"
 
@@ -205,7 +213,10 @@ def _keys(seen: _Values) -> Iterator[Finding]:
     if not all(tokens) or names[0] != names[1]:
         return
     for field, defaults in (("label", ("root", "intermediate")), ("id", ("01", "02"))):
-        values = [seen.get(role, "key", field) or default for role, default in zip(("root", "intermediate"), defaults, strict=True)]
+        values = [
+            seen.get(role, "key", field) or default
+            for role, default in zip(("root", "intermediate"), defaults, strict=True)
+        ]
         if values[0] == values[1]:
             yield Finding(
                 ("intermediate", "key", field),
@@ -245,4 +256,6 @@ def _sources(seen: _Values) -> Iterator[Finding]:
             "name a file of mode 0600",
         )
     if seen.get("root", "location") == "offline" and seen.get("root", "token") is not None:
-        yield Finding(("root", "token"), "is declared here, and the root is offline", "remove it, or set location: here")
+        yield Finding(
+            ("root", "token"), "is declared here, and the root is offline", "remove it, or set location: here"
+        )

@@ -88,7 +88,11 @@ def _rewritten(lines: list[str], node: Any, items: list[Any]) -> list[str]:
     body = [line for item in items for line in _block(item, 2)]
     if not head:  # a block sequence starts on a line of its own, below its key
         key = lines[start.line - 1]
-        return [*lines[: start.line - 1], *([key, *body] if body else [key.replace(":", ": []", 1)]), *lines[block_end:]]
+        return [
+            *lines[: start.line - 1],
+            *([key, *body] if body else [key.replace(":", ": []", 1)]),
+            *lines[block_end:],
+        ]
     rest = [line for line in tail if line.strip()]
     new = [f"{head}{rest[0] if rest else ''}", *body] if body else [f"{head} []{rest[0] if rest else ''}"]
     return [*lines[: start.line], *new, *lines[(end.line + 1 if tail else block_end) :]]
@@ -121,7 +125,9 @@ def new_file(
     acme_tls_port: int | None = None,
 ) -> str:
     """Return the first pki.yaml, with comments that teach. Raises ConfigError if a value is not allowed."""
-    quote = partial(json.dumps, ensure_ascii=False)  # JSON strings are YAML strings; nothing that a person typed can leave its quotes
+    quote = partial(
+        json.dumps, ensure_ascii=False
+    )  # JSON strings are YAML strings; nothing that a person typed can leave its quotes
     lines = [
         "# What this certificate authority is. 'pki plan' shows what a change would do, 'pki apply' does it.",
         "# Durations: 90d, 24h, 5y. No secret belongs in this file. All keys: 'pki config schema'.",
@@ -136,12 +142,12 @@ def new_file(
         "# lifetime are fixed once it is made.",
         "root:",
         f"  location: {root_location}  # or: {'offline' if root_location == 'here' else 'here'}",
-        f"  key: {{type: {root_key}, label: root, id: \"01\"}}",
+        f'  key: {{type: {root_key}, label: root, id: "01"}}',
         f"  lifetime: {root_lifetime}",
         "",
         "# The intermediate is online: step-ca signs leaves with it, through the HSM.",
         "intermediate:",
-        f"  key: {{type: {intermediate_key}, label: intermediate, id: \"02\"}}",
+        f'  key: {{type: {intermediate_key}, label: intermediate, id: "02"}}',
         f"  lifetime: {intermediate_lifetime}",
         *_constraint_lines(permitted_dns, dns_names, quote),
         "",
@@ -173,7 +179,11 @@ def new_file(
 
 def _scalar(value: str, quote: Any) -> str:
     plain = value.replace(" ", "").isalnum() and value.isascii() and value[:1].isalpha()
-    return value if plain and value.lower() not in ("yes", "no", "on", "off", "true", "false", "null", "y", "n") else str(quote(value))
+    return (
+        value
+        if plain and value.lower() not in ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
+        else str(quote(value))
+    )
 
 
 def _constraint_lines(permitted: Sequence[str], dns_names: Sequence[str], quote: Any) -> list[str]:

@@ -188,8 +188,15 @@ def _lower_first(text: str) -> str:
 
 
 def _yaml_kind(value: object) -> str:
-    names = {bool: "a truth value (YAML reads yes, no, on and off so)", int: "a number", float: "a number", list: "a list"}
-    return next((name for kind, name in names.items() if type(value) is kind), "nothing" if value is None else "a mapping")
+    names = {
+        bool: "a truth value (YAML reads yes, no, on and off so)",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+    }
+    return next(
+        (name for kind, name in names.items() if type(value) is kind), "nothing" if value is None else "a mapping"
+    )
 
 
 def _close(value: object, expected: str) -> str:
@@ -230,4 +237,3 @@ def _model_in(annotation: Any) -> Any:
     if hasattr(annotation, "model_fields"):
         return annotation
     return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part)) is not None), None)
-

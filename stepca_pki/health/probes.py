@@ -84,7 +84,9 @@ def _provisioners(authority: Authority, api: Api) -> Iterator[Finding]:
     missing = [f"'{item.name}' is missing" for item in authority.provisioners if item.name not in found]
     disabled = [f"'{name}' is disabled: {fault}" for name, fault in found.items() if fault]
     if missing or disabled:
-        yield Finding("provisioners", Grade.failed, "; ".join([*missing, *disabled]), "correct its cause, then 'pki reload'")
+        yield Finding(
+            "provisioners", Grade.failed, "; ".join([*missing, *disabled]), "correct its cause, then 'pki reload'"
+        )
     else:
         yield Finding("provisioners", Grade.ok, f"{len(authority.provisioners)} declared, all active")
 

@@ -31,8 +31,16 @@ _KINDS = {
 
 # PKCS#11 return values that people meet: what is wrong and what to do. The PIN is tried once, never again.
 _MEANINGS: dict[str, tuple[type[errors.HsmError], str, str]] = {
-    "PinIncorrect": (errors.PinRefused, "the token refused the PIN", "correct the PIN before the next try: tokens lock after a few"),
-    "PinLocked": (errors.PinRefused, "the PIN is locked", "unblock it with the SO-PIN (vendor's tool, or pkcs11-tool --init-pin)"),
+    "PinIncorrect": (
+        errors.PinRefused,
+        "the token refused the PIN",
+        "correct the PIN before the next try: tokens lock after a few",
+    ),
+    "PinLocked": (
+        errors.PinRefused,
+        "the PIN is locked",
+        "unblock it with the SO-PIN (vendor's tool, or pkcs11-tool --init-pin)",
+    ),
     "PinExpired": (errors.PinRefused, "the PIN has expired", "set a new PIN with the vendor's tool"),
     "PinInvalid": (errors.PinRefused, "the token does not allow this PIN", "choose another one"),
     "PinLenRange": (errors.PinRefused, "the PIN is too short or too long for this token", "choose another one"),
@@ -40,16 +48,36 @@ _MEANINGS: dict[str, tuple[type[errors.HsmError], str, str]] = {
     "UserPinNotInitialized": (errors.PinRefused, "the token has no user PIN yet", "run 'pki hsm init'"),
     "TokenNotPresent": (errors.TokenNotFound, "the token was removed", "attach it"),
     "TokenNotRecognised": (errors.TokenNotFound, "the token is not recognised", "check reader and token"),
-    "DeviceRemoved": (errors.TokenNotFound, "the token was removed while in use", "attach it, then run the command again"),
-    "DeviceMemory": (errors.HsmError, "the token is full", "remove keys that are no longer needed, or use another token"),
+    "DeviceRemoved": (
+        errors.TokenNotFound,
+        "the token was removed while in use",
+        "attach it, then run the command again",
+    ),
+    "DeviceMemory": (
+        errors.HsmError,
+        "the token is full",
+        "remove keys that are no longer needed, or use another token",
+    ),
     "DeviceError": (errors.HsmError, "the token reported a device error", "check it with the vendor's tool"),
     "TokenWriteProtected": (errors.HsmError, "the token is write-protected", "lift the protection"),
-    "SessionCount": (errors.HsmError, "the token has no session left", "end other programs that use it, or lower max_sessions"),
-    "MechanismInvalid": (errors.HsmError, "the token does not have this mechanism", "choose another key type; see 'pki hsm check'"),
+    "SessionCount": (
+        errors.HsmError,
+        "the token has no session left",
+        "end other programs that use it, or lower max_sessions",
+    ),
+    "MechanismInvalid": (
+        errors.HsmError,
+        "the token does not have this mechanism",
+        "choose another key type; see 'pki hsm check'",
+    ),
     "KeySizeRange": (errors.HsmError, "the token does not make keys of this size", "choose another key type"),
     "DomainParamsInvalid": (errors.HsmError, "the token does not know this curve", "choose another key type"),
     "FunctionNotSupported": (errors.HsmError, "the module does not support this", "see 'pki hsm check'"),
-    "GeneralError": (errors.HsmError, "the module reported a general error", "check that its storage is there, whole and writable"),
+    "GeneralError": (
+        errors.HsmError,
+        "the module reported a general error",
+        "check that its storage is there, whole and writable",
+    ),
 }
 
 
@@ -71,7 +99,9 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

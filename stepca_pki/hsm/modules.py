@@ -13,7 +13,13 @@ _MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 
 def _places(*names: str) -> tuple[str, ...]:
     """The folders of Debian and Ubuntu, Fedora, Alpine, and Homebrew on macOS, for each file name."""
-    folders = (*(f"/usr/lib/{triplet}" for triplet in _MULTIARCH), "/usr/lib64", "/usr/lib", "/usr/local/lib", "/opt/homebrew/lib")
+    folders = (
+        *(f"/usr/lib/{triplet}" for triplet in _MULTIARCH),
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/lib",
+        "/opt/homebrew/lib",
+    )
     return tuple(f"{folder}/{name}" for name in names for folder in folders)
 
 

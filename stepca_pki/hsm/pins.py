@@ -28,7 +28,10 @@ def read_pin(source: str) -> str:
 
 def _ask() -> str:
     if not sys.stdin.isatty():
-        raise PinRefused("the PIN is to be typed, and nobody is at a terminal", fix="declare pin_source as a file, or run at a terminal")
+        raise PinRefused(
+            "the PIN is to be typed, and nobody is at a terminal",
+            fix="declare pin_source as a file, or run at a terminal",
+        )
     return getpass("PIN: ")
 
 

@@ -79,7 +79,9 @@ class Worker:
         try:
             self._library = pkcs11.lib(module)
         except (RuntimeError, OSError, pkcs11.PKCS11Error) as error:
-            raise Refusal("ModuleUnusable", f"{module}: cannot be loaded as a PKCS#11 module: {_words(error)}") from None
+            raise Refusal(
+                "ModuleUnusable", f"{module}: cannot be loaded as a PKCS#11 module: {_words(error)}"
+            ) from None
 
     def tokens(self) -> list[dict[str, Any]]:
         return [_token_info(slot) for slot in self._library.get_slots(token_present=True)]
@@ -166,7 +168,12 @@ class Worker:
             **_left_out(pkcs11, ("DECRYPT", "UNWRAP", "DERIVE", "SIGN_RECOVER")),
         }
         public = _left_out(pkcs11, ("ENCRYPT", "WRAP", "VERIFY_RECOVER"))
-        names = {"store": True, "label": label, "id": bytes.fromhex(id), "capabilities": MechanismFlag.SIGN | MechanismFlag.VERIFY}
+        names = {
+            "store": True,
+            "label": label,
+            "id": bytes.fromhex(id),
+            "capabilities": MechanismFlag.SIGN | MechanismFlag.VERIFY,
+        }
         if type.startswith("RSA"):
             self._session.generate_keypair(
                 pkcs11.KeyType.RSA, bits, public_template=public, private_template=private, **names
@@ -186,10 +193,16 @@ class Worker:
     def sign_pss(self, label: str, id: str, digest: str, hash: str, salt_bytes: int) -> str:  # noqa: A002
         from pkcs11 import MGF, Mechanism
 
-        mechanism = {"sha256": (Mechanism.SHA256, MGF.SHA256), "sha384": (Mechanism.SHA384, MGF.SHA384), "sha512": (Mechanism.SHA512, MGF.SHA512)}
+        mechanism = {
+            "sha256": (Mechanism.SHA256, MGF.SHA256),
+            "sha384": (Mechanism.SHA384, MGF.SHA384),
+            "sha512": (Mechanism.SHA512, MGF.SHA512),
+        }
         parameters = (*mechanism[hash], salt_bytes)
         key = self._private_key(label, id)
-        return bytes(key.sign(bytes.fromhex(digest), mechanism=Mechanism.RSA_PKCS_PSS, mechanism_param=parameters)).hex()
+        return bytes(
+            key.sign(bytes.fromhex(digest), mechanism=Mechanism.RSA_PKCS_PSS, mechanism_param=parameters)
+        ).hex()
 
     def destroy(self, label: str, id: str, private_too: bool) -> int:  # noqa: A002
         """Destroy the objects of one (id, label); the private half only when asked for by name."""
@@ -208,11 +221,17 @@ class Worker:
         from pkcs11 import Attribute, ObjectClass
 
         if (label, key_id) not in self._signers:
-            wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.LABEL: label, Attribute.ID: bytes.fromhex(key_id)}
+            wanted = {
+                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+                Attribute.LABEL: label,
+                Attribute.ID: bytes.fromhex(key_id),
+            }
             found = list(self._session.get_objects(wanted))
             if len(found) != 1:
                 kind = "TokenAmbiguous" if found else "KeyNotFound"
-                raise Refusal(kind, f"the token has {len(found)} private keys '{label}' with id {key_id}, not exactly one")
+                raise Refusal(
+                    kind, f"the token has {len(found)} private keys '{label}' with id {key_id}, not exactly one"
+                )
             self._signers[label, key_id] = found[0]
         return self._signers[label, key_id]
 

@@ -36,7 +36,9 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         os.umask(0o077)
-        self._handler = RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8", errors="replace")
+        self._handler = RotatingFileHandler(
+            path, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8", errors="replace"
+        )
         self._handler.setFormatter(logging.Formatter("%(message)s"))
 
     def write(self, line: str) -> None:

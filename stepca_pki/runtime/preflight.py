@@ -119,7 +119,8 @@ def check_database(home: Home, authority: Authority) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise StepCaError(
-            f"another step-ca has the database {home.database} open", fix="stop it first: 'pki down', or by its process id"
+            f"another step-ca has the database {home.database} open",
+            fix="stop it first: 'pki down', or by its process id",
         ) from None
     finally:
         os.close(descriptor)

@@ -54,7 +54,9 @@ def start_time(pid: int) -> str:
 def _by_ps(pid: int) -> str:
     from stepca_pki import commands
 
-    return commands.run(["ps", "-o", "lstart=", "-p", str(pid)], timeout=timedelta(seconds=5), check=False).stdout.strip()
+    return commands.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], timeout=timedelta(seconds=5), check=False
+    ).stdout.strip()
 
 
 def this_process() -> ProcessId:

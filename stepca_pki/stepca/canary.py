@@ -62,7 +62,9 @@ def _verified(home: Home, pem: str, public_key: ec.EllipticCurvePublicKey) -> x5
         raise StepCaError("step-ca answered with something that is not a certificate") from None
     if leaf.public_key() != public_key:
         raise StepCaError("step-ca certified another key than the one that was sent")
-    check_leaf(leaf, certificate_at(home.intermediate_certificate), certificate_at(home.root_certificate), datetime.now(UTC))
+    check_leaf(
+        leaf, certificate_at(home.intermediate_certificate), certificate_at(home.root_certificate), datetime.now(UTC)
+    )
     return leaf
 
 

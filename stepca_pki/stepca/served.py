@@ -27,7 +27,9 @@ def certificates_in(path: Path) -> list[x509.Certificate]:
     """Return the certificates of a PEM bundle or a DER file. Raises UsageError with what is wrong."""
     data = read_bounded(path, MAX_BYTES)
     try:
-        return x509.load_pem_x509_certificates(data) if b"-----BEGIN" in data else [x509.load_der_x509_certificate(data)]
+        return (
+            x509.load_pem_x509_certificates(data) if b"-----BEGIN" in data else [x509.load_der_x509_certificate(data)]
+        )
     except ValueError:
         what = "a half-written or damaged PEM file" if b"-----BEGIN CERTIFICATE" in data else "not a certificate"
         raise UsageError(f"{path}: this is {what}", fix="name a PEM or DER certificate, or HOST:PORT") from None

@@ -72,7 +72,9 @@ def _path(
         if last in trusted:
             return path, None
         if signed_by(last, last):
-            what = "the certificate is self-signed" if len(path) == 1 else "the chain ends in a root that is not trusted"
+            what = (
+                "the certificate is self-signed" if len(path) == 1 else "the chain ends in a root that is not trusted"
+            )
             return path, f"{what}: {last.subject.rfc4514_string()}"
         issuer = _issuer_of(last, [*trusted, *served])
         if issuer is None or issuer in path:
