@@ -32,6 +32,7 @@ def nginx(
     document_root: Annotated[Path, typer.Option("--document-root", help="What nginx serves.")] = Path("/var/www/html"),
     http_port: Annotated[int, typer.Option("--http-port", min=1, max=65535)] = 80,
     https_port: Annotated[int, typer.Option("--https-port", min=1, max=65535)] = 443,
+    listen: Annotated[str | None, typer.Option("--listen", help="One address [all, IPv4 and IPv6].")] = None,
     reload: Annotated[str | None, typer.Option("--reload", help="Shell command that reloads nginx.")] = None,
     url: Annotated[str | None, typer.Option("--url", help="The CA as the web server reaches it.")] = None,
     home: HomeOption = None,
@@ -52,7 +53,7 @@ def nginx(
         raise UsageError(f"there is no recipe for the client '{client}'", fix=f"the clients are: {', '.join(CLIENTS)}")
     at = existing_home(home)
     where = folder or (write.absolute() if write else None)
-    wish = Wish("nginx", name, client, provisioner, where, webroot, document_root, http_port, https_port, reload, url)
+    wish = Wish("nginx", name, client, provisioner, where, webroot, document_root, http_port, https_port, listen, reload, url)
     recipe = make_recipe(load(at.config), _root(at.root_certificate), wish)
     if write is not None:
         _write(recipe, write)

@@ -48,6 +48,8 @@ class Wish:
     document_root: Path = Path("/var/www/html")
     http_port: int = 80
     https_port: int = 443
+    listen: str | None = None
+    """One address instead of all, IPv4 and IPv6."""
     reload: str | None = None
     url: str | None = None
 
@@ -85,7 +87,7 @@ def make_recipe(authority: Authority, root_pem: str, wish: Wish) -> Recipe:
     values = {
         "name": name, "ip": is_ip(name), "directory": directory, "folder": str(folder), "webroot": str(wish.webroot),
         "document_root": str(wish.document_root), "http_port": wish.http_port, "https_port": wish.https_port,
-        "reload_command": reload_command, "locate": client.locate, "lifetime": format_duration(lifetime),
+        "addresses": _addresses(wish.listen), "reload_command": reload_command, "locate": client.locate, "lifetime": format_duration(lifetime),
         "period_seconds": int(period.total_seconds()), "jitter_seconds": int(period.total_seconds() // 10),
     }  # fmt: skip
     site = render_text(server.template, **values)
@@ -102,6 +104,14 @@ def make_recipe(authority: Authority, root_pem: str, wish: Wish) -> Recipe:
         RecipeFile(f"pki-renew-{name}.timer", render_text("acme/renew.timer.j2", **values), 0o644),
     )
     return Recipe(folder, directory, files, _steps(name, folder, server, client.package, period))
+
+
+def _addresses(listen: str | None) -> list[str]:
+    if listen is None:
+        return ["0.0.0.0", "[::]"]  # noqa: S104  # a web server is there for everybody
+    if not is_ip(listen):
+        raise UsageError(f"--listen {listen}: is not an IP address", fix="give one address of the web server")
+    return [f"[{listen}]" if ":" in listen else listen]
 
 
 def base_url(authority: Authority) -> str:
