@@ -93,7 +93,7 @@ def free_ports(count: int) -> list[int]:
 def start_nginx(demo: Demo) -> str:
     """nginx with a self-signed certificate, as an own process with everything in the demo's folder."""
     site = demo.site
-    for folder in ("html", "acme", "tmp"):
+    for folder in ("html", "acme", "scratch"):
         (site / folder).mkdir(parents=True)
     (site / "html" / "index.html").write_text("Hello from a server that everybody trusts.\n")
     demo.run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "7",
@@ -114,7 +114,9 @@ def start_nginx(demo: Demo) -> str:
 
 def nginx_conf(site: Path) -> str:
     user = "user root;\n" if os.geteuid() == 0 else ""
-    temporary = "".join(f"  {kind}_temp_path {site}/tmp;\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    temporary = "".join(
+        f"  {kind}_temp_path {site}/scratch;\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     return (
         f"{user}daemon off;\nworker_processes 1;\npid {site}/nginx.pid;\nerror_log {site}/error.log;\n"
         f"events {{ worker_connections 64; }}\nhttp {{\n{temporary}  access_log off;\n  include {site}/site.conf;\n}}\n"
@@ -171,7 +173,8 @@ def enrol(demo: Demo) -> str:
     done = demo.run(
         *PKI, "enrol", "nginx", "--name", NAME, "--client", "certbot", "--write", demo.site,
         "--webroot", demo.site / "acme", "--document-root", demo.site / "html",
-        "--http-port", str(demo.ports["http"]), "--https-port", str(demo.ports["https"]), "--listen", "127.0.0.1", "--reload", reload_command,
+        "--http-port", str(demo.ports["http"]), "--https-port", str(demo.ports["https"]),
+        "--listen", "127.0.0.1", "--reload", reload_command,
     )  # fmt: skip
     reload_nginx(demo)
     wait_for_port(demo.ports["http"])
@@ -252,7 +255,12 @@ def tell(demo: Demo, keep: bool) -> int:
         failure = "interrupted"
     if failure is not None or not keep:
         stop(demo)
-    ending = {"ok": failure is None, "failure": failure, "folder": str(demo.folder), "running": keep and failure is None}
+    ending = {
+        "ok": failure is None,
+        "failure": failure,
+        "folder": str(demo.folder),
+        "running": keep and failure is None,
+    }
     if demo.as_json:
         print(json.dumps({"story": demo.story, **ending}, indent=2))
     else:

@@ -50,7 +50,7 @@ from stepca_pki.plan.steps import (
 )
 from stepca_pki.render.ca_json import Facts, ca_json_text, render_ca_json
 from stepca_pki.runtime import control
-from stepca_pki.x509.build import make_csr
+from stepca_pki.x509.build import PrivateKey, make_csr
 from stepca_pki.x509.names import SubjectParts, name_of
 from stepca_pki.x509.profiles import Constraints, IntermediateProfile, RootProfile
 
@@ -267,7 +267,7 @@ class _Performer:
         else:
             control.restart(self.world.home)
 
-    def _key(self, role: Role) -> object:
+    def _key(self, role: Role) -> PrivateKey:
         wanted = key_of(self.world.authority, role)
         return self.world.token(role).key(wanted.label, wanted.id)
 

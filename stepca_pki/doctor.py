@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from stepca_pki import commands
 from stepca_pki.errors import PkiError
@@ -91,14 +90,44 @@ def _same(name: str) -> dict[str, str]:
 
 
 _NEEDS = (
-    Need("softhsm2", "the embedded default for keys", True, _softhsm, {**_same("softhsm2"), "dnf": "softhsm", "apk": "softhsm", "brew": "softhsm"}),
+    Need(
+        "softhsm2",
+        "the embedded default for keys",
+        True,
+        _softhsm,
+        {**_same("softhsm2"), "dnf": "softhsm", "apk": "softhsm", "brew": "softhsm"},
+    ),
     Need("step-ca", "the CA itself, built with PKCS#11", True, _step_ca, {"apt-get": ""}, "pki stepca install"),
     Need("openssl", "explaining served chains", True, _openssl, _same("openssl")),
-    Need("C compiler", "building step-ca", False, _program("gcc", "clang"), {**_same("gcc libc6-dev"), "dnf": "gcc", "apk": "gcc musl-dev"}),
-    Need("Go", "building step-ca; fetched by 'pki stepca install' where missing", False, _program("go"), {**_same("golang"), "apk": "go", "brew": "go"}),
+    Need(
+        "C compiler",
+        "building step-ca",
+        False,
+        _program("gcc", "clang"),
+        {**_same("gcc libc6-dev"), "dnf": "gcc", "apk": "gcc musl-dev"},
+    ),
+    Need(
+        "Go",
+        "building step-ca; fetched by 'pki stepca install' where missing",
+        False,
+        _program("go"),
+        {**_same("golang"), "apk": "go", "brew": "go"},
+    ),
     Need("setpriv", "ending step-ca when its supervisor is killed", False, _program("setpriv"), _same("util-linux")),
     Need("nginx", "a web server for 'pki enrol'", False, _program("nginx"), _same("nginx")),
     Need("certbot", "an ACME client for 'pki enrol'", False, _program("certbot"), _same("certbot")),
-    Need("certutil", "NSS trust stores (Firefox, Chromium)", False, _program("certutil"), {**_same("libnss3-tools"), "dnf": "nss-tools", "apk": "nss-tools", "brew": "nss"}),
-    Need("keytool", "Java trust stores", False, _program("keytool"), {**_same("default-jre-headless"), "dnf": "java-latest-openjdk-headless", "apk": "openjdk21-jre-headless"}),
-)  # fmt: skip
+    Need(
+        "certutil",
+        "NSS trust stores (Firefox, Chromium)",
+        False,
+        _program("certutil"),
+        {**_same("libnss3-tools"), "dnf": "nss-tools", "apk": "nss-tools", "brew": "nss"},
+    ),
+    Need(
+        "keytool",
+        "Java trust stores",
+        False,
+        _program("keytool"),
+        {**_same("default-jre-headless"), "dnf": "java-latest-openjdk-headless", "apk": "openjdk21-jre-headless"},
+    ),
+)

@@ -53,7 +53,9 @@ def nginx(
         raise UsageError(f"there is no recipe for the client '{client}'", fix=f"the clients are: {', '.join(CLIENTS)}")
     at = existing_home(home)
     where = folder or (write.absolute() if write else None)
-    wish = Wish("nginx", name, client, provisioner, where, webroot, document_root, http_port, https_port, listen, reload, url)
+    wish = Wish(
+        "nginx", name, client, provisioner, where, webroot, document_root, http_port, https_port, listen, reload, url
+    )
     recipe = make_recipe(load(at.config), _root(at.root_certificate), wish)
     if write is not None:
         _write(recipe, write)

@@ -117,14 +117,16 @@ def show(
     from stepca_pki.hsm.token import open_token
 
     with open_token(_ref(role, module, label, serial, pin_source, home)) as token:
-        rows = [{**asdict(key), "spki": key.spki.hex() if key.spki else None} for key in token.keys()]  # noqa: SIM118
+        keys = token.keys()
+    rows = [{**asdict(key), "spki": key.spki.hex() if key.spki else None} for key in keys]
     emit(output, rows, lambda: "\n".join(_key_line(row) for row in rows) or "no keys")
 
 
 def _key_line(row: dict[str, Any]) -> str:
     halves = {(True, True): "pair", (True, False): "private only", (False, True): "public only"}
     kept = "extractable" if row["extractable"] else "not extractable"
-    return f"{row['label']:25}id {row['id']:18}{row['type'] or 'other':10}{halves[row['has_private'], row['has_public']]:14}{kept}"
+    there = halves[row["has_private"], row["has_public"]]
+    return f"{row['label']:25}id {row['id']:18}{row['type'] or 'other':10}{there:14}{kept}"
 
 
 @app.command("init")

@@ -133,7 +133,7 @@ def show(
         names = ", ".join(one.name for one in authority.provisioners) or "none"
         raise UsageError(f"there is no provisioner '{name}'", fix=f"the provisioners are: {names}")
     claims = effective_claims(authority.claims, item.claims).model_dump(mode="json")
-    value = {
+    value: dict[str, Any] = {
         "declared": item.model_dump(mode="json", exclude_none=True),
         "claims": claims,
         "ca.json": item.to_ca_json(),

@@ -58,7 +58,7 @@ def remove_provisioner(text: str, name: str) -> str:
 
 def _provisioners(text: str) -> Any:
     """Return the node of `provisioners`, with its place in the text; None if the key is not there."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     return next((value for key, value in root.value if key.value == "provisioners"), None)
 
 

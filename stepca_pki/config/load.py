@@ -45,7 +45,7 @@ def load_text(text: str, file: Path) -> Authority:
     try:
         authority = Authority.model_validate(document.value)
     except ValidationError as error:
-        findings = [*(_finding(fault, document) for fault in error.errors()), *contradictions(document.value)]
+        findings = [*(_finding(fault) for fault in error.errors()), *contradictions(document.value)]
     else:
         findings = list(contradictions(authority.model_dump()))
     if findings:
@@ -102,8 +102,8 @@ def _check_events(text: str, refuse: Any) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise refuse(event.start_mark, "anchors and aliases are not used here", "write the value out")
-        if getattr(event, "tag", None):
-            raise refuse(event.start_mark, f"the tag {event.tag} is not used here", "remove it")
+        if tag := getattr(event, "tag", None):
+            raise refuse(event.start_mark, f"the tag {tag} is not used here", "remove it")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -131,7 +131,7 @@ def _plain(node: Any, place: Place, lines: dict[Place, int], faults: list[Fault]
     if isinstance(node, yaml.MappingNode):
         return _plain_mapping(node, place, lines, faults, file)
     try:
-        return _SCALARS.construct_object(node)  # type: ignore[no-untyped-call]
+        return _SCALARS.construct_object(node)
     except ValueError:  # such as the date 2026-13-45
         return node.value
 
@@ -156,13 +156,13 @@ def _plain_mapping(node: Any, place: Place, lines: dict[Place, int], faults: lis
 _UNION_TAGS = {"badgerv2", "postgresql"}
 
 
-def _finding(error: Any, document: _Document) -> Finding:
+def _finding(error: Any) -> Finding:
     place = tuple(part for part in error["loc"] if part not in _UNION_TAGS)
-    problem, fix = _words(error, place, document)
+    problem, fix = _words(error, place)
     return Finding(place, problem, fix)
 
 
-def _words(error: Any, place: Place, document: _Document) -> tuple[str, str]:
+def _words(error: Any, place: Place) -> tuple[str, str]:
     kind, context = error["type"], error.get("ctx", {})
     if error["input"] is None and kind != "missing":
         return "is empty", "give it a value, or remove the key"

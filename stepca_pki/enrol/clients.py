@@ -51,19 +51,36 @@ def acme_sh(order: Order) -> ClientRecipe:
     state = f"{order.folder}/acme.sh"
     common = ("acme.sh", "--home", state, "--server", order.directory, "--ca-bundle", order.root)
     return ClientRecipe(
-        issue=((*common, "--issue", "-d", order.name, "-w", order.webroot, "--keylength", "ec-256", "--force"),
-               (f"{order.folder}/deploy.sh",)),
+        issue=(
+            (*common, "--issue", "-d", order.name, "-w", order.webroot, "--keylength", "ec-256", "--force"),
+            (f"{order.folder}/deploy.sh",),
+        ),
         # acme.sh counts in days, and our leaves in hours: the timer decides, so --force.
         renew=((*common, "--renew", "-d", order.name, "--ecc", "--force"), (f"{order.folder}/deploy.sh",)),
         locate=f"key='{state}/{order.name}_ecc/{order.name}.key' chain='{state}/{order.name}_ecc/fullchain.cer'",
         package="acme.sh",
-    )  # fmt: skip
+    )
 
 
 def lego(order: Order) -> ClientRecipe:
     state = f"{order.folder}/lego"
-    common = ("lego", "--server", order.directory, "--email", f"hostmaster@{order.name}", "--accept-tos", "--path", state,
-              "--domains", order.name, "--key-type", "ec256", "--http", "--http.webroot", order.webroot)  # fmt: skip
+    common = (
+        "lego",
+        "--server",
+        order.directory,
+        "--email",
+        f"hostmaster@{order.name}",
+        "--accept-tos",
+        "--path",
+        state,
+        "--domains",
+        order.name,
+        "--key-type",
+        "ec256",
+        "--http",
+        "--http.webroot",
+        order.webroot,
+    )
     certificates = f"{state}/certificates/{order.name}"
     return ClientRecipe(
         issue=((*common, "run"), (f"{order.folder}/deploy.sh",)),

@@ -85,11 +85,21 @@ def make_recipe(authority: Authority, root_pem: str, wish: Wish) -> Recipe:
     lifetime = effective_claims(authority.claims, provisioner.claims).default_tls or timedelta(hours=24)
     period = lifetime / 3
     values = {
-        "name": name, "ip": is_ip(name), "directory": directory, "folder": str(folder), "webroot": str(wish.webroot),
-        "document_root": str(wish.document_root), "http_port": wish.http_port, "https_port": wish.https_port,
-        "addresses": _addresses(wish.listen), "reload_command": reload_command, "locate": client.locate, "lifetime": format_duration(lifetime),
-        "period_seconds": int(period.total_seconds()), "jitter_seconds": int(period.total_seconds() // 10),
-    }  # fmt: skip
+        "name": name,
+        "ip": is_ip(name),
+        "directory": directory,
+        "folder": str(folder),
+        "webroot": str(wish.webroot),
+        "document_root": str(wish.document_root),
+        "http_port": wish.http_port,
+        "https_port": wish.https_port,
+        "addresses": _addresses(wish.listen),
+        "reload_command": reload_command,
+        "locate": client.locate,
+        "lifetime": format_duration(lifetime),
+        "period_seconds": int(period.total_seconds()),
+        "jitter_seconds": int(period.total_seconds() // 10),
+    }
     site = render_text(server.template, **values)
     files = (
         RecipeFile("root.crt", root_pem, 0o644),

@@ -1,4 +1,6 @@
-"""Trust stores: the system's, NSS, Java. What was installed is found again by its fingerprint, and only that is removed.
+"""Trust stores: the system's, NSS, Java.
+
+What was installed is found again by its fingerprint, and only that is removed.
 
 Sources: update-ca-certificates(8), update-ca-trust(8), certutil(1) of NSS, keytool(1).
 """

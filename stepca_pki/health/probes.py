@@ -17,10 +17,11 @@ from stepca_pki.errors import PkiError
 from stepca_pki.files import read_bounded
 from stepca_pki.health.verdict import Finding, Grade, judge_disk, judge_expiry
 from stepca_pki.home import Home
-from stepca_pki.runtime.preflight import check_ca_chain, check_clock
+from stepca_pki.runtime.preflight import check_clock
 from stepca_pki.runtime.state import read_state
 from stepca_pki.stepca.api import Api
 from stepca_pki.stepca.canary import certificate_at, issue_canary
+from stepca_pki.x509.chain import check_ca_chain
 
 MAX_CRL_BYTES = 16 * 1024 * 1024
 SLOW_SECONDS = 2.0

@@ -84,7 +84,8 @@ def _sessions(token: Token, wanted: int) -> Verdict:
 
 
 def _nothing_left(token: Token) -> Verdict:
-    left = [key.label for key in token.keys() if key.label.startswith(SCRATCH)]
+    keys = token.keys()
+    left = [key.label for key in keys if key.label.startswith(SCRATCH)]
     detail = f"left on the token: {', '.join(left)}" if left else "every scratch key is removed"
     return Verdict("clean", not left, detail)
 

@@ -52,15 +52,37 @@ _TABLE = (
         "softhsm2",
         {"pin": "never locks after wrong PINs"},
     ),
-    KnownModule("opensc", "OpenSC: smart cards, Nitrokey HSM, SmartCard-HSM", _places("opensc-pkcs11.so"), "opensc-pkcs11"),
-    KnownModule("yubihsm2", "YubiHSM 2", _places("pkcs11/yubihsm_pkcs11.so", "yubihsm_pkcs11.so"), "yubihsm-pkcs11",
-                {"environment": "YUBIHSM_PKCS11_CONF names its configuration; needs the yubihsm-connector daemon"}),
+    KnownModule(
+        "opensc", "OpenSC: smart cards, Nitrokey HSM, SmartCard-HSM", _places("opensc-pkcs11.so"), "opensc-pkcs11"
+    ),
+    KnownModule(
+        "yubihsm2",
+        "YubiHSM 2",
+        _places("pkcs11/yubihsm_pkcs11.so", "yubihsm_pkcs11.so"),
+        "yubihsm-pkcs11",
+        {"environment": "YUBIHSM_PKCS11_CONF names its configuration; needs the yubihsm-connector daemon"},
+    ),
     KnownModule("ykcs11", "YubiKey PIV", _places("libykcs11.so.2", "libykcs11.so"), "ykcs11"),
-    KnownModule("tpm2", "TPM 2.0", _places("pkcs11/libtpm2_pkcs11.so", "libtpm2_pkcs11.so.1", "libtpm2_pkcs11.so"), "libtpm2-pkcs11-1"),
-    KnownModule("kryoptic", "Kryoptic, keys in SQLite", _places("pkcs11/libkryoptic_pkcs11.so", "libkryoptic_pkcs11.so"), None,
-                {"environment": "KRYOPTIC_CONF names its database"}),
-    KnownModule("p11-kit-proxy", "every module that p11-kit knows", _places("p11-kit-proxy.so", "libp11-kit.so.0"), "p11-kit-modules"),
-)  # fmt: skip
+    KnownModule(
+        "tpm2",
+        "TPM 2.0",
+        _places("pkcs11/libtpm2_pkcs11.so", "libtpm2_pkcs11.so.1", "libtpm2_pkcs11.so"),
+        "libtpm2-pkcs11-1",
+    ),
+    KnownModule(
+        "kryoptic",
+        "Kryoptic, keys in SQLite",
+        _places("pkcs11/libkryoptic_pkcs11.so", "libkryoptic_pkcs11.so"),
+        None,
+        {"environment": "KRYOPTIC_CONF names its database"},
+    ),
+    KnownModule(
+        "p11-kit-proxy",
+        "every module that p11-kit knows",
+        _places("p11-kit-proxy.so", "libp11-kit.so.0"),
+        "p11-kit-modules",
+    ),
+)
 
 
 def known_modules() -> tuple[KnownModule, ...]:

@@ -80,7 +80,7 @@ class TokenEcKey(ec.EllipticCurvePrivateKey):
     def private_numbers(self) -> NoReturn:
         raise UnsupportedAlgorithm(_NEVER)
 
-    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> NoReturn:  # noqa: A002
+    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> NoReturn:
         raise UnsupportedAlgorithm(_NEVER)
 
     def __copy__(self) -> TokenEcKey:
@@ -129,7 +129,7 @@ class TokenRsaKey(rsa.RSAPrivateKey):
     def private_numbers(self) -> NoReturn:
         raise UnsupportedAlgorithm(_NEVER)
 
-    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> NoReturn:  # noqa: A002
+    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> NoReturn:
         raise UnsupportedAlgorithm(_NEVER)
 
     def __copy__(self) -> TokenRsaKey:

@@ -92,7 +92,7 @@ class Worker:
         for mechanism in found.get_mechanisms():
             try:
                 info = found.get_mechanism_info(mechanism)
-            except Exception:  # noqa: BLE001, S112  # some modules list what they cannot describe
+            except Exception:  # noqa: S112  # some modules list what they cannot describe
                 continue
             answer[getattr(mechanism, "name", str(mechanism))] = [int(info.min_key_length), int(info.max_key_length)]
         return answer
@@ -127,8 +127,8 @@ class Worker:
         opened: list[Any] = []
         try:
             for _ in range(count):
-                opened.append(self._slot(slot).get_token().open(rw=True))  # noqa: PERF401  # a failure ends it half way
-        except Exception as error:  # noqa: BLE001
+                opened.append(self._slot(slot).get_token().open(rw=True))  # a failure ends it half way
+        except Exception as error:
             if _name(error) not in ("SessionCount", "HostMemory", "DeviceMemory"):
                 raise
         finally:
@@ -156,7 +156,7 @@ class Worker:
                 _describe(entry, found, kind is ObjectClass.PRIVATE_KEY)
         return list(entries.values())
 
-    def generate(self, type: str, bits: int, label: str, id: str, extractable: bool) -> None:  # noqa: A002
+    def generate(self, type: str, bits: int, label: str, id: str, extractable: bool) -> None:
         """C_GenerateKeyPair. The caller has looked that label and id are free."""
         import pkcs11
         from pkcs11 import Attribute, MechanismFlag
@@ -184,13 +184,13 @@ class Worker:
         )
         parameters.generate_keypair(public_template=public, private_template=private, **names)
 
-    def sign(self, label: str, id: str, mechanism: str, data: str) -> str:  # noqa: A002
+    def sign(self, label: str, id: str, mechanism: str, data: str) -> str:
         from pkcs11 import Mechanism
 
         key = self._private_key(label, id)
         return bytes(key.sign(bytes.fromhex(data), mechanism=Mechanism[mechanism])).hex()
 
-    def sign_pss(self, label: str, id: str, digest: str, hash: str, salt_bytes: int) -> str:  # noqa: A002
+    def sign_pss(self, label: str, id: str, digest: str, hash: str, salt_bytes: int) -> str:
         from pkcs11 import MGF, Mechanism
 
         mechanism = {
@@ -204,7 +204,7 @@ class Worker:
             key.sign(bytes.fromhex(digest), mechanism=Mechanism.RSA_PKCS_PSS, mechanism_param=parameters)
         ).hex()
 
-    def destroy(self, label: str, id: str, private_too: bool) -> int:  # noqa: A002
+    def destroy(self, label: str, id: str, private_too: bool) -> int:
         """Destroy the objects of one (id, label); the private half only when asked for by name."""
         from pkcs11 import Attribute, ObjectClass
 
@@ -291,7 +291,7 @@ def _describe(entry: dict[str, Any], found: Any, private: bool) -> None:
 def _get(found: Any, attribute: Any, default: Any) -> Any:
     try:
         return found[attribute]
-    except Exception:  # noqa: BLE001  # modules differ in what they refuse; absent is absent
+    except Exception:  # modules differ in what they refuse; absent is absent
         return default
 
 
@@ -332,7 +332,7 @@ def _spki(public_key: Any) -> bytes | None:
 
             parsed = RSAPublicKey.load(encode_rsa_public_key(public_key))
             return bytes(PublicKeyInfo.wrap(parsed, "rsa").dump())
-    except Exception:  # noqa: BLE001  # a half-made object has no point or modulus
+    except Exception:  # a half-made object has no point or modulus
         return None
     return None
 
@@ -348,7 +348,7 @@ def _function(module: str, index: int) -> Any:
     """Return one entry of the module's function list."""
 
     class FunctionList(ctypes.Structure):
-        _fields_ = [("version", ctypes.c_ubyte * 2), ("functions", ctypes.c_void_p * (index + 1))]  # noqa: RUF012
+        _fields_ = [("version", ctypes.c_ubyte * 2), ("functions", ctypes.c_void_p * (index + 1))]
 
     pointer = ctypes.POINTER(FunctionList)()
     if ctypes.CDLL(module).C_GetFunctionList(ctypes.byref(pointer)) != 0:
@@ -375,7 +375,7 @@ def serve(connection: socket.socket) -> None:
             send(connection, {"result": operation(**request)})
         except Refusal as refusal:
             send(connection, {"refusal": refusal.kind, "problem": refusal.problem, "fix": refusal.fix})
-        except Exception as error:  # noqa: BLE001  # everything becomes an answer; the PIN is in none of them
+        except Exception as error:  # everything becomes an answer; the PIN is in none of them
             send(connection, {"error": _name(error), "problem": _words(error)})
 
 

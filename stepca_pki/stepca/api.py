@@ -45,9 +45,7 @@ class _PinnedName(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(  # type: ignore[no-untyped-call]
-            *arguments, **options, server_hostname=self._name, assert_hostname=self._name
-        )
+        super().init_poolmanager(*arguments, **options, server_hostname=self._name, assert_hostname=self._name)
 
 
 class Api:

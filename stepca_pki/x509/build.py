@@ -19,6 +19,7 @@ from stepca_pki.x509.lint import check_intermediate, check_root
 from stepca_pki.x509.profiles import IntermediateProfile, RootProfile, name_constraints
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+Hash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 SERIAL_BYTES = 16
@@ -49,10 +50,11 @@ def new_serial(random: bytes) -> int:
     return int.from_bytes(random) >> 1 | 1 << 126
 
 
-def hash_for(key: PublicKey | PrivateKey) -> hashes.HashAlgorithm:
+def hash_for(key: PublicKey | PrivateKey) -> Hash:
     """Return the hash that fits the key: P-384 with SHA-384, P-521 with SHA-512, all else with SHA-256."""
     if isinstance(key, (ec.EllipticCurvePublicKey, ec.EllipticCurvePrivateKey)):
-        return {384: hashes.SHA384(), 521: hashes.SHA512()}.get(key.curve.key_size, hashes.SHA256())
+        by_size: dict[int, Hash] = {384: hashes.SHA384(), 521: hashes.SHA512()}
+        return by_size.get(key.curve.key_size, hashes.SHA256())
     return hashes.SHA256()
 
 
@@ -165,8 +167,8 @@ def check_issuer(profile: IntermediateProfile, issuer: x509.Certificate, key: Pu
         raise CertificateRefused(f"the issuer's path length is {limit}, so it may not sign this intermediate")
     if not issuer.not_valid_before_utc <= now < issuer.not_valid_after_utc:
         raise CertificateRefused(
-            f"the issuer is valid from {issuer.not_valid_before_utc:%Y-%m-%d} to {issuer.not_valid_after_utc:%Y-%m-%d}, "
-            f"and it is {now:%Y-%m-%d %H:%M} UTC",
+            f"the issuer is valid from {issuer.not_valid_before_utc:%Y-%m-%d} to "
+            f"{issuer.not_valid_after_utc:%Y-%m-%d}, and it is {now:%Y-%m-%d %H:%M} UTC",
             fix="check the clock",
         )
 

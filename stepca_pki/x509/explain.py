@@ -54,7 +54,7 @@ def explain(
         return Explanation((), ("nothing was served",))
     path, end_reason = _path(served, trusted)
     links = tuple(_link(depth, certificate, served, now) for depth, certificate in enumerate(path))
-    reasons = [*_misplaced(served, path), *([end_reason] if end_reason else []), *_faults(path, now)]
+    reasons = [*_misplaced(served), *([end_reason] if end_reason else []), *_faults(path, now)]
     if name is not None:
         reasons += _name_faults(path[0], name)
     if not reasons and name is not None:
@@ -93,7 +93,7 @@ def _missing(last: x509.Certificate, *, first: bool) -> str:
     return f"the root is not trusted here: '{issuer}'"
 
 
-def _misplaced(served: Sequence[x509.Certificate], path: Sequence[x509.Certificate]) -> Iterator[str]:
+def _misplaced(served: Sequence[x509.Certificate]) -> Iterator[str]:
     """RFC 8446 section 4.4.2: leaf first. A first certificate that is a CA hides the leaf."""
     if is_ca(served[0]) and any(signed_by(other, served[0]) for other in served[1:]):
         yield "the chain is in the wrong order: the leaf must be first"
@@ -136,7 +136,7 @@ def covers(leaf: x509.Certificate, name: str) -> bool:
 def _second_opinion(path: Sequence[x509.Certificate], name: str, now: datetime) -> Iterator[str]:
     """cryptography's own verifier, which also knows name constraints and path lengths."""
     try:
-        subject: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
+        subject: x509.IPAddress | x509.DNSName = x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         subject = x509.DNSName(name)
     builder = PolicyBuilder().store(Store([path[-1]])).time(now)

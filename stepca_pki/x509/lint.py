@@ -57,7 +57,7 @@ def _common(certificate: x509.Certificate, path_length: int | None) -> Iterator[
     yield from _basic_constraints(certificate, path_length)
     yield from _key_usage(certificate)
     ski = _find(certificate, x509.SubjectKeyIdentifier)
-    if ski is None or ski.value.digest != x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest:  # type: ignore[arg-type]
+    if ski is None or ski.value.digest != x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest:
         yield "the subject key identifier is not that of its key"
     if certificate.not_valid_before_utc >= certificate.not_valid_after_utc:
         yield "it ends before it starts"

@@ -99,7 +99,9 @@ def test_an_entry_that_is_not_allowed_is_refused():
 
 
 def test_the_first_file_means_what_was_asked():
-    text = new_file(name='Ünï "x": #', organisation="yes", permitted_dns=["int.example"], dns_names=["ca.int.example", "10.0.0.1"])
+    text = new_file(
+        name='Ünï "x": #', organisation="yes", permitted_dns=["int.example"], dns_names=["ca.int.example", "10.0.0.1"]
+    )
     authority = load_text(text, Path("pki.yaml"))
 
     assert 'Ünï "x": #' == authority.name

@@ -128,7 +128,9 @@ def test_yaml_that_is_not_ours_is_refused(text: str, words: str):
 
 
 def test_a_yaml_bomb_is_refused_at_its_first_anchor():
-    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(20))
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(20)
+    )
 
     with pytest.raises(ConfigError, match="anchors"):
         load_text(bomb, FILE)
@@ -156,7 +158,7 @@ def test_a_file_that_is_not_text_is_refused_with_its_line(tmp_path: Path):
         ("intermediate: {lifetime: 20y}", "intermediate.lifetime"),
         ("provisioners: [{type: acme, name: pki-canary}]", "provisioners[0].name"),
         ("provisioners: [{type: acme, name: ../x}]", "provisioners[0].name"),
-        ("provisioners: [{type: acme, name: \"a\\nb\"}]", "provisioners[0].name"),
+        ('provisioners: [{type: acme, name: "a\\nb"}]', "provisioners[0].name"),
         ("server: {address: ':8443', metrics_address: ':8443'}", "server.metrics_address"),
         ("server: {crl: {url: http://x/crl}}", "server.crl.url"),
         ("server: {dns_names: []}", "server.dns_names"),
@@ -168,11 +170,14 @@ def test_a_file_that_is_not_text_is_refused_with_its_line(tmp_path: Path):
         ("intermediate: {token: {label: x, pin_source: prompt}}", "intermediate.token.pin_source"),
         ("intermediate: {token: {label: x, serial: y, pin_source: p}}", "intermediate.token"),
         ("intermediate: {name_constraints: {}}", "intermediate.name_constraints"),
-        ("intermediate: {name_constraints: {permitted_ip: [10.0.0.1/8]}}", "intermediate.name_constraints.permitted_ip[0]"),
+        (
+            "intermediate: {name_constraints: {permitted_ip: [10.0.0.1/8]}}",
+            "intermediate.name_constraints.permitted_ip[0]",
+        ),
         ("server: {database: {type: mysql}}", "server.database"),
         ("server: {database: {type: postgresql, url: 'postgresql://u:secret@h/d'}}", "server.database"),
         ("version: 2", "version"),
-        ("organisation: \"a\\u202eb\"", "organisation"),
+        ('organisation: "a\\u202eb"', "organisation"),
     ],
 )
 def test_contradictions_and_bad_values_name_their_place(section: str, place: str):
