@@ -78,10 +78,12 @@ class Worker:
         self._module = module
         try:
             self._library = pkcs11.lib(module)
-        except (RuntimeError, OSError, pkcs11.PKCS11Error) as error:
-            raise Refusal(
-                "ModuleUnusable", f"{module}: cannot be loaded as a PKCS#11 module: {_words(error)}"
-            ) from None
+        except (RuntimeError, OSError) as error:  # python-pkcs11's own errors are RuntimeErrors
+            if "loading" in str(error):
+                problem, fix = "cannot be loaded as a PKCS#11 module", "name a PKCS#11 module; see 'pki hsm modules'"
+            else:
+                problem, fix = "C_Initialize failed", "check that its configuration and storage are there and readable"
+            raise Refusal("ModuleUnusable", f"{module}: {problem}: {_words(error)}", fix) from None
 
     def tokens(self) -> list[dict[str, Any]]:
         return [_token_info(slot) for slot in self._library.get_slots(token_present=True)]
