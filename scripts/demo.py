@@ -188,10 +188,21 @@ def certify(demo: Demo) -> str:
 
 
 def reload_nginx(demo: Demo) -> str:
+    """Reload, and wait until the workers that still have the old certificate are gone."""
     if demo.nginx is None:
         raise DemoFailed("nginx does not run")
+    old = workers(demo.nginx.pid)
     demo.nginx.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while old & workers(demo.nginx.pid):
+        if time.monotonic() > deadline:
+            raise DemoFailed("nginx did not reload: its old workers are still there")
+        time.sleep(0.02)
     return f"SIGHUP to nginx (process {demo.nginx.pid})"
+
+
+def workers(pid: int) -> set[int]:
+    return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def chain(demo: Demo) -> str:
@@ -204,7 +215,7 @@ def chain(demo: Demo) -> str:
             return "\n".join([f"$ openssl s_client -CAfile root.crt -connect {NAME}:{demo.ports['https']}", *lines])
         if time.monotonic() > deadline:
             raise DemoFailed(f"the chain is not what it should be:\n{done.stderr}")
-        time.sleep(0.05)  # old workers of nginx may serve a moment longer
+        time.sleep(0.05)
 
 
 def served(demo: Demo) -> str:
