@@ -21,9 +21,10 @@ from stepca_pki.ceremony.register import Register
 from stepca_pki.ceremony.signing import issue_crl, sign_intermediate, sign_root
 from stepca_pki.config.load import MAX_BYTES, load, load_text
 from stepca_pki.config.model import Authority, Subject
-from stepca_pki.config.tokens import Role, key_of, token_of
+from stepca_pki.config.tokens import Role, is_embedded, key_of, token_of
 from stepca_pki.errors import FileRefused, PkiError, Waiting
 from stepca_pki.home import Home
+from stepca_pki.hsm.embedded import init_embedded_token
 from stepca_pki.hsm.token import Token, init_token, open_token
 from stepca_pki.locks import exclusive
 from stepca_pki.observe import MAX_CERTIFICATE_BYTES, Pins, observe
@@ -202,7 +203,11 @@ class _Performer:
     @perform.register
     def _(self, step: InitToken) -> None:
         ref, pins = token_of(self.world.home, self.world.authority, step.role), self.world.pins
-        init_token(ref, pins(ref.pin_source), pins(ref.so_pin_source or "prompt"))
+        pin, so_pin = pins(ref.pin_source), pins(ref.so_pin_source or "prompt")
+        if is_embedded(self.world.authority, step.role):
+            init_embedded_token(ref, self.world.home.tokens, pin, so_pin)
+        else:
+            init_token(ref, pin, so_pin)
 
     @perform.register
     def _(self, step: RemoveHalfKey) -> None:

@@ -68,7 +68,7 @@ def _make_folder(path: Path, mode: int) -> None:
     path.mkdir()
     path.chmod(mode)
     _take_owner(path, path.parent)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
@@ -150,7 +150,7 @@ def _new_temporary(path: Path, data: bytes | str, mode: int) -> Iterator[Path]:
             file.flush()
             os.fsync(file.fileno())
         yield temporary
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise _refusal(path, error) from None
     finally:
@@ -164,7 +164,8 @@ def _take_owner(path: Path, folder: Path) -> None:
         os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in *folder* survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

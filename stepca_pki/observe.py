@@ -298,7 +298,7 @@ def find_token(ref: TokenRef) -> Any:
 
 
 def _seen_key(key: Any) -> SeenKey:
-    return SeenKey(key.label, key.id, key.type, key.has_private, key.has_public, key.spki)
+    return SeenKey(key.label, key.id, key.type, key.has_private, key.has_public, key.spki, key.torn)
 
 
 def fingerprint(path: Path) -> str:

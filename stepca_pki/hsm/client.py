@@ -26,6 +26,7 @@ _KINDS = {
     "TokenNotFound": errors.TokenNotFound,
     "TokenAmbiguous": errors.TokenAmbiguous,
     "KeyNotFound": errors.KeyNotFound,
+    "KeyExists": errors.KeyExists,
     "HsmError": errors.HsmError,
 }
 

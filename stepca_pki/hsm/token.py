@@ -46,6 +46,8 @@ class KeyInfo:
     has_private: bool
     has_public: bool
     private_count: int
+    torn: bool
+    """Its private half was cut off in its making, and is no key."""
     sensitive: bool | None
     extractable: bool | None
     local: bool | None
@@ -224,11 +226,8 @@ class Token:
         return signer_for(self.client, self.find(label, key_id))
 
     def remove_half_key(self, label: str, key_id: str) -> None:
-        """Remove the public object that a cut-off generation left. Refused if a private key goes with it."""
-        for key in self.keys():
-            if key.id == key_id and key.has_private:
-                raise KeyExists(f"the private key '{key.label}' with id {key_id} is there, so nothing is removed")
-        self.client.call("destroy", label=label, id=key_id, private_too=False)
+        """Remove what a cut-off generation left. Raises KeyExists if a whole private key goes with it."""
+        self.client.call("remove_half", label=label, id=key_id)
 
     def _prove(self, key: Key) -> None:
         from cryptography.hazmat.primitives import hashes

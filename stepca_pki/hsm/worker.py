@@ -219,6 +219,19 @@ class Worker:
                 count += 1
         return count
 
+    def remove_half(self, label: str, id: str) -> int:
+        """Destroy what a cut-off generation left under one (id, label). A whole private key is never touched."""
+        from pkcs11 import Attribute, ObjectClass
+
+        wanted = {Attribute.LABEL: label, Attribute.ID: bytes.fromhex(id)}
+        private = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY, **wanted}))
+        if not all(_is_torn(found) for found in private):
+            raise Refusal("KeyExists", f"the private key '{label}' with id {id} is whole, so nothing is removed")
+        public = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, **wanted}))
+        for found in [*private, *public]:
+            found.destroy()
+        return len(private) + len(public)
+
     def _private_key(self, label: str, key_id: str) -> Any:
         from pkcs11 import Attribute, ObjectClass
 
@@ -267,6 +280,7 @@ def _empty_entry(key_id: str, label: str) -> dict[str, Any]:
         "has_private": False,
         "has_public": False,
         "private_count": 0,
+        "torn": False,
         "sensitive": None,
         "extractable": None,
         "local": None,
@@ -280,6 +294,7 @@ def _describe(entry: dict[str, Any], found: Any, private: bool) -> None:
     if private:
         entry["has_private"] = True
         entry["private_count"] += 1
+        entry["torn"] = entry["torn"] or _is_torn(found)
         for name in ("sensitive", "extractable", "local"):
             entry[name] = _get(found, Attribute[name.upper()], None)
         entry["type"] = entry["type"] or _type_of(found)
@@ -288,6 +303,16 @@ def _describe(entry: dict[str, Any], found: Any, private: bool) -> None:
     entry["type"] = _type_of(found) or entry["type"]
     spki = _spki(found)
     entry["spki"] = None if spki is None else spki.hex()
+
+
+def _is_torn(private_key: Any) -> bool:
+    """Whether a private key was cut off in its making: without parameters, and not yet marked as made here.
+
+    SoftHSM2 writes label and id first, and parameters, value and CKA_LOCAL together later.
+    """
+    from pkcs11 import Attribute
+
+    return _type_of(private_key) is None and _get(private_key, Attribute.LOCAL, False) is not True
 
 
 def _get(found: Any, attribute: Any, default: Any) -> Any:

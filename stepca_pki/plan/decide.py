@@ -163,7 +163,7 @@ def _secrets(authority: Authority, home: Home, seen: Seen) -> Iterator[Step]:
                 _refuse_lost_pin(role, Path(source), seen)
                 yield MakeSecret(Path(source), purpose)
     if roles:
-        yield from _changed(home.softhsm2_conf, softhsm2_conf(home), seen)
+        yield from _changed(home.softhsm2_conf, softhsm2_conf(home.tokens), seen)
 
 
 def _refuse_lost_pin(role: Role, path: Path, seen: Seen) -> None:
@@ -172,9 +172,9 @@ def _refuse_lost_pin(role: Role, path: Path, seen: Seen) -> None:
         raise PkiError(f"{path} is missing, and the token of the {role} is in use", fix="restore that file from backup")
 
 
-def softhsm2_conf(home: Home) -> str:
-    """Return SoftHSM2's configuration: tokens inside the home, unremovable slots, no log of its own."""
-    folder = f"directories.tokendir = {home.tokens}\n"
+def softhsm2_conf(tokens: Path) -> str:
+    """Return SoftHSM2's configuration: tokens in one folder, unremovable slots, no log of its own."""
+    folder = f"directories.tokendir = {tokens}\n"
     return f"{folder}objectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
 
 
@@ -219,8 +219,10 @@ def _token_name(label: str | None, serial: str | None) -> str:
 
 
 def _key(role: Role, authority: Authority, home: Home, seen: Seen, token: SeenToken) -> Iterator[Step]:
-    wanted, found = key_of(authority, role), _key_on(role, seen, key_of(authority, role).label)
-    if found is not None and found.id == wanted.id and found.has_private:
+    wanted = key_of(authority, role)
+    found = _key_on(role, seen, wanted.label)
+    yield from _remains(role, authority, token)
+    if found is not None and found.id == wanted.id and found.is_whole:
         if found.type != wanted.type:
             kind = found.type or "of another kind"
             raise Irreversible(
@@ -229,9 +231,7 @@ def _key(role: Role, authority: Authority, home: Home, seen: Seen, token: SeenTo
             )
         return
     _refuse_lost_key(role, home, seen)
-    if found is not None and not found.has_private and found.id == wanted.id:
-        yield RemoveHalfKey(role, found.label, found.id)
-    elif taken := _taken(token, wanted.label, wanted.id):
+    if taken := _taken(token, wanted.label, wanted.id):
         raise PkiError(
             f"the token of the {role} has a key '{taken.label}' (id {taken.id}), so '{wanted.label}' (id {wanted.id}) "
             "would not be found as exactly one",
@@ -240,8 +240,18 @@ def _key(role: Role, authority: Authority, home: Home, seen: Seen, token: SeenTo
     yield GenerateKey(role, wanted.type.value, wanted.label, wanted.id, wanted.backup)
 
 
+def _remains(role: Role, authority: Authority, token: SeenToken) -> Iterator[Step]:
+    """What a generation left that was cut off. On a token that is not ours alone only our own key's is touched."""
+    wanted = key_of(authority, role)
+    for key in token.keys:
+        ours = (key.label, key.id) == (wanted.label, wanted.id)
+        if not key.is_whole and (ours or (key.torn and is_embedded(authority, role))):
+            yield RemoveHalfKey(role, key.label, key.id)
+
+
 def _taken(token: SeenToken, label: str, key_id: str) -> SeenKey | None:
-    return next((key for key in token.keys if key.label == label or key.id == key_id), None)
+    whole = (key for key in token.keys if key.is_whole or (key.label, key.id) != (label, key_id))
+    return next((key for key in whole if key.label == label or key.id == key_id), None)
 
 
 def _key_on(role: Role, seen: Seen, label: str) -> SeenKey | None:

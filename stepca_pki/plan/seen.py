@@ -22,6 +22,12 @@ class SeenKey:
     has_private: bool
     has_public: bool
     spki: bytes | None
+    torn: bool = False
+    """Its private half was cut off in its making, and is no key."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.has_private and not self.torn
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class InitToken(Step):
 
 @dataclass(frozen=True)
 class RemoveHalfKey(Step):
-    """Remove the public object that a cut-off generation left without a private key."""
+    """Remove what a cut-off generation left: a public half, or a private object without a key in it."""
 
     irreversible: ClassVar[bool] = True
     role: Role
@@ -93,7 +93,8 @@ class RemoveHalfKey(Step):
     id: str
 
     def describe(self) -> str:
-        return f"remove the public half '{self.label}' (id {self.id}) that was left without its private key"
+        name = f"'{self.label}' (id {self.id})" if self.label else "without a name"
+        return f"remove the half-made key {name} that a cut-off run left on the token of the {self.role}"
 
 
 @dataclass(frozen=True)

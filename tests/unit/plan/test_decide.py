@@ -89,7 +89,7 @@ def everything(authority: Authority | None = None) -> Seen:
     return replace(
         NOTHING,
         folders=folders,
-        files={HOME.softhsm2_conf: softhsm2_conf(HOME), HOME.ca_json: text},
+        files={HOME.softhsm2_conf: softhsm2_conf(HOME.tokens), HOME.ca_json: text},
         secrets=frozenset(
             HOME.secrets / f"{role}.{kind}" for role in ("root", "intermediate") for kind in ("pin", "so-pin")
         ),
@@ -164,7 +164,7 @@ def test_whatever_a_cut_off_run_left_the_rest_is_planned(done: int):
         csr_spki=None,
         crl_next_update=None,
         canary_key=None,
-        files={HOME.softhsm2_conf: softhsm2_conf(HOME)},
+        files={HOME.softhsm2_conf: softhsm2_conf(HOME.tokens)},
     )
     for change, _ in stages[:done]:
         seen = replace(seen, **change)
