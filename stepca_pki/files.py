@@ -88,7 +88,7 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
 def read_secret(path: Path) -> str:
     """Return the one line in a secret file, without its trailing newline.
 
-    Refused: a symbolic link, another owner than us or root, any access for group or others, an empty
+    Refused: a symbolic link, another owner than us or root (unless we are root), any access for group or others, an empty
     file, more than one line. The message never quotes the content. Raises FileRefused.
     """
     try:
@@ -106,7 +106,7 @@ def read_secret(path: Path) -> str:
 def _check_secret(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise FileRefused(path, "is not a regular file")
-    if status.st_uid not in (os.geteuid(), 0):
+    if os.geteuid() != 0 and status.st_uid not in (os.geteuid(), 0):  # root works for the owner of the home
         raise FileRefused(path, f"belongs to user id {status.st_uid}", fix=f"chown {os.geteuid()} {path}")
     if status.st_mode & 0o077:
         mode = stat.S_IMODE(status.st_mode)

@@ -22,7 +22,7 @@ def init_embedded_token(ref: TokenRef, tokens: Path, pin: str, so_pin: str) -> N
     """Make the token *ref* in the folder *tokens*. A token that is there already is left alone."""
     if select_token(list_tokens(find_module(ref.module), ref.environment), ref) is not None:
         return
-    staging = tokens.with_name(f"{tokens.name}.making-{ref.label}")
+    staging = tokens / f".making-{ref.label}"  # SoftHSM2 passes over a folder without a token in it
     _remove(staging)  # left by a run that was cut off: no key was ever made in it
     ensure_folder(staging, SECRET_FOLDER)
     conf = staging / "softhsm2.conf"

@@ -174,6 +174,10 @@ def _refuse_lost_pin(role: Role, path: Path, seen: Seen) -> None:
 
 def softhsm2_conf(tokens: Path) -> str:
     """Return SoftHSM2's configuration: tokens in one folder, unremovable slots, no log of its own."""
+    for character in "#=":
+        if character in str(tokens):
+            problem = f"{tokens}: SoftHSM2's configuration cannot name a path with '{character}'"
+            raise UsageError(problem, fix="choose another home")
     folder = f"directories.tokendir = {tokens}\n"
     return f"{folder}objectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
 

@@ -68,16 +68,21 @@ def kms_uri(token: TokenRef, module: Path) -> str:
     characters are percent-encoded.
     """
     name = f"token={_escape(token.label)}" if token.label is not None else f"serial={_escape(token.serial or '')}"
-    pin_file = token.pin_source.removeprefix("file:")
     return (
         f"pkcs11:module-path={_escape(str(module))};{name};max-sessions={token.max_sessions}"
-        f"?pin-source={_escape(pin_file)}"
+        f"?pin-source={_escape(_pin_source(token.pin_source.removeprefix('file:')))}"
     )
 
 
 def key_uri(key: Key) -> str:
     """Return the URI of a key: plain hex id, because step-ca decodes an id twice; and the label, to be exact."""
     return f"pkcs11:id={key.id};object={_escape(key.label)}"
+
+
+def _pin_source(path: str) -> str:
+    """step-ca takes pin-source for a URL: a path with '?', '%' or the like has to be one, encoded on its own."""
+    encoded = quote(path, safe="/")
+    return path if encoded == path else f"file://{encoded}"
 
 
 def _escape(text: str) -> str:

@@ -29,7 +29,19 @@ WRITING = "rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,f
 
 def killed_apply(home: Home, *strace: str) -> bool:
     """Run apply under strace; return whether it was killed (or its HSM process was) before the end."""
-    command = ["strace", "-qqq", "-o", "/dev/null", *strace, sys.executable, "-m", "stepca_pki", "apply", "--home", str(home.path)]
+    command = [
+        "strace",
+        "-qqq",
+        "-o",
+        "/dev/null",
+        *strace,
+        sys.executable,
+        "-m",
+        "stepca_pki",
+        "apply",
+        "--home",
+        str(home.path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in done.stderr
     return done.returncode != 0
@@ -38,7 +50,11 @@ def killed_apply(home: Home, *strace: str) -> bool:
 def finish(home: Home) -> None:
     """Run apply undisturbed, and look at everything that it must not have spoilt."""
     done = subprocess.run(
-        [sys.executable, "-m", "stepca_pki", "apply", "--home", str(home.path)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "stepca_pki", "apply", "--home", str(home.path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert 0 == done.returncode, done.stderr
     assert not plan_now(home)[0]
@@ -51,7 +67,11 @@ def finish(home: Home) -> None:
             assert token.key(key.label, key.id).public_key() == certificate.public_key()
     assert 2 == len(Register(home.register).entries())
     assert 2 == len(list((home.register / "certs").glob("*.pem")))
-    subprocess.run(["openssl", "verify", "-CAfile", home.root_certificate, home.intermediate_certificate], check=True, capture_output=True)
+    subprocess.run(
+        ["openssl", "verify", "-CAfile", home.root_certificate, home.intermediate_certificate],
+        check=True,
+        capture_output=True,
+    )
 
 
 def another(home: Home, folder: Path) -> Home:
