@@ -117,6 +117,10 @@ def _plan(at: Home, text: str) -> Any:
 
 
 def _make(at: Home, text: str, *, start: bool, output: Output) -> None:
+    from stepca_pki.hsm.client import prestart
+
+    # Two tokens are made, two keys generated, and the start checks one: each in a worker of its own.
+    prestart(5 if start else 4)
     from stepca_pki.apply import apply
     from stepca_pki.config.load import load_text
     from stepca_pki.files import ensure_folder, write_new

@@ -31,6 +31,9 @@ def plan(
       pki plan
       pki plan --check && echo "nothing to do"
     """
+    from stepca_pki.hsm.client import prestart
+
+    prestart(1)
     from stepca_pki.apply import plan_now
 
     planned, _ = plan_now(existing_home(home))
@@ -50,6 +53,9 @@ def apply(home: HomeOption = None, wait: WaitOption = 0, output: OutputOption = 
       pki apply
       pki apply --wait 30
     """
+    from stepca_pki.hsm.client import prestart
+
+    prestart(1)
     from stepca_pki.apply import apply as apply_now
 
     done = apply_now(existing_home(home), report=tell, wait=timedelta(seconds=wait))

@@ -30,6 +30,9 @@ def up(
       pki up --detach
     """
     at = existing_home(home)
+    from stepca_pki.hsm.client import prestart
+
+    prestart(1)
     if detach:
         from stepca_pki.runtime.control import start_detached
 

@@ -87,12 +87,9 @@ class Client:
 
     def __init__(self, module: Path, environment: Mapping[str, str], timeout: timedelta = CALL_TIMEOUT) -> None:
         self.module, self._timeout, self._lock = module, timeout, threading.Lock()
-        ours, theirs = socket.socketpair()
-        self._connection = ours
-        self._process = _start(theirs, environment)
-        theirs.close()
+        self._process, self._connection = _IDLE.pop() if _IDLE else _start()
         try:
-            self.call("load", module=str(module))
+            self.call("load", module=str(module), environment=dict(environment))
         except BaseException:
             self.close()
             raise
@@ -156,16 +153,35 @@ class Client:
         return errors.HsmError(f"{self.module}: {answer.get('problem')}")
 
 
-def _start(theirs: socket.socket, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the worker with a chosen environment; what the module prints goes nowhere."""
+_Worker = tuple["subprocess.Popen[bytes]", socket.socket]
+_IDLE: list[_Worker] = []
+
+
+def prestart(count: int) -> None:
+    """Start workers that will be needed, so that they load while we do. They end when we do."""
+    _IDLE.extend(_start() for _ in range(count - len(_IDLE)))
+
+
+def discard_idle() -> None:
+    """Let go of idle workers: they end as soon as nobody has their connection."""
+    while _IDLE:
+        _, connection = _IDLE.pop()
+        connection.close()
+
+
+def _start() -> _Worker:
+    """Start a worker with a chosen environment; what a module prints in it goes nowhere."""
+    ours, theirs = socket.socketpair()
     package = Path(__file__).resolve().parents[2]
     path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-m", "stepca_pki.hsm.worker", str(theirs.fileno())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(theirs.fileno(),),
-        env=commands.environment({"PYTHONPATH": path, **environment}),
-        start_new_session=True,  # Ctrl-C is for the parent, which ends the worker in order
-    )
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stepca_pki.hsm.worker", str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            env=commands.environment({"PYTHONPATH": path}),
+            start_new_session=True,  # Ctrl-C is for the parent, which ends the worker in order
+        )
+    return process, ours

@@ -1,7 +1,7 @@
 """The embedded SoftHSM2: its configuration, and tokens that appear whole or not at all.
 
 SoftHSM2 initialises a token in many small writes; cut off in between it leaves one that refuses its own PIN. So a
-token is made in a folder of its own, proved by a login, and renamed into place: SoftHSM2 keeps each token in one
+token is made in a folder of its own, proved by a login (init_token does), and renamed into place: SoftHSM2 keeps each token in one
 sub-folder, whose name does not matter to it (read from its source, src/lib/object_store/ObjectStore.cpp).
 """
 
@@ -13,15 +13,12 @@ from pathlib import Path
 from stepca_pki.config.model import TokenRef
 from stepca_pki.errors import FileRefused, HsmError
 from stepca_pki.files import SECRET_FOLDER, ensure_folder, sync_folder, write_atomic
-from stepca_pki.hsm.modules import find_module
-from stepca_pki.hsm.token import init_token, list_tokens, open_token, select_token
+from stepca_pki.hsm.token import init_token
 from stepca_pki.plan.decide import softhsm2_conf
 
 
 def init_embedded_token(ref: TokenRef, tokens: Path, pin: str, so_pin: str) -> None:
-    """Make the token *ref* in the folder *tokens*. A token that is there already is left alone."""
-    if select_token(list_tokens(find_module(ref.module), ref.environment), ref) is not None:
-        return
+    """Make the token *ref* in the folder *tokens*. The caller has seen that it is not there."""
     staging = tokens / f".making-{ref.label}"  # SoftHSM2 passes over a folder without a token in it
     _remove(staging)  # left by a run that was cut off: no key was ever made in it
     ensure_folder(staging, SECRET_FOLDER)
@@ -29,9 +26,6 @@ def init_embedded_token(ref: TokenRef, tokens: Path, pin: str, so_pin: str) -> N
     write_atomic(conf, softhsm2_conf(staging))
     staged = ref.model_copy(update={"environment": {**ref.environment, "SOFTHSM2_CONF": str(conf)}})
     init_token(staged, pin, so_pin)
-    with open_token(staged, pin) as token:
-        if token.keys():
-            raise HsmError(f"{staging}: a fresh token has keys", fix="look at it by hand")
     _move_into_place(staging, tokens)
     _remove(staging)
 

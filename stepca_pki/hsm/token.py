@@ -159,8 +159,9 @@ def init_token(ref: TokenRef, pin: str, so_pin: str) -> None:
             if free is None:
                 raise HsmError(f"{module.name}: no slot has an uninitialised token", fix="attach a blank token")
             client.call("init_token", slot=free.slot, so_pin=so_pin, label=ref.label)
-    with Client(module, ref.environment) as client:  # modules renumber their slots after C_InitToken
+            client.call("reinitialize")
         client.call("init_pin", slot=_present(client, ref).slot, so_pin=so_pin, pin=pin)
+        client.call("open", slot=_present(client, ref).slot, pin=pin)  # the proof that it is whole
 
 
 class Token:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import socket
 import struct
 import sys
@@ -72,9 +73,10 @@ class Worker:
 
     # --- module and tokens
 
-    def load(self, module: str) -> None:
+    def load(self, module: str, environment: dict[str, str]) -> None:
         import pkcs11
 
+        os.environ.update(environment)  # putenv(3): the module sees it, and nobody's command line does
         self._module = module
         try:
             self._library = pkcs11.lib(module)
@@ -84,6 +86,10 @@ class Worker:
             else:
                 problem, fix = "C_Initialize failed", "check that its configuration and storage are there and readable"
             raise Refusal("ModuleUnusable", f"{module}: {problem}: {_words(error)}", fix) from None
+
+    def reinitialize(self) -> None:
+        """C_Finalize and C_Initialize: modules renumber their slots after C_InitToken."""
+        self._library.reinitialize()
 
     def tokens(self) -> list[dict[str, Any]]:
         return [_token_info(slot) for slot in self._library.get_slots(token_present=True)]
@@ -406,6 +412,16 @@ def serve(connection: socket.socket) -> None:
             send(connection, {"error": _name(error), "problem": _words(error)})
 
 
+def _warm_up() -> None:
+    """Import what every worker needs while the other end is still busy with its own imports."""
+    import pkcs11
+    import pkcs11.util.ec
+    import pkcs11.util.rsa
+
+    assert pkcs11  # noqa: S101
+
+
 if __name__ == "__main__":
+    _warm_up()
     with socket.socket(fileno=int(sys.argv[1])) as inherited:
         serve(inherited)

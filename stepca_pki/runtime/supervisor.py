@@ -28,6 +28,7 @@ from stepca_pki.config.tokens import token_of
 from stepca_pki.errors import PinRefused, PkiError, StepCaError
 from stepca_pki.files import SECRET, SECRET_FOLDER, ensure_folder, read_bounded, write_atomic
 from stepca_pki.home import Home
+from stepca_pki.hsm.client import discard_idle
 from stepca_pki.locks import exclusive
 from stepca_pki.observe import MAX_GENERATED_BYTES
 from stepca_pki.plan.reload import reload_kind
@@ -80,6 +81,7 @@ class Supervisor:
             try:
                 self._end_orphan()
                 self._start()
+                discard_idle()
                 on_ready()
                 self._serve()
             finally:
