@@ -1,10 +1,10 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # The same authority made by hand with softhsm2-util, pkcs11-tool, openssl and step-ca: what `pki init` is
 # compared with. Two tokens, a P-384 root, a P-256 intermediate signed through a CSR, the root's CRL, ca.json,
-# a running CA that answers /health.
+# a running CA that answers /health, and a probe leaf that it signed, verified.
 #
-# usage: by_hand.sh FOLDER PORT STEP_CA MODULE ENGINE_OR_EMPTY
-set -eu
+# usage: by_hand.sh FOLDER PORT STEP_CA MODULE
+set -euo pipefail
 folder=$1 port=$2 step_ca=$3 module=$4
 mkdir -p "$folder/tokens" "$folder/db"
 cd "$folder"
@@ -72,15 +72,43 @@ echo 01 >crlnumber
 openssl ca -gencrl -engine pkcs11 -keyform engine -keyfile 'pkcs11:token=root;object=root' -cert root.crt \
     -out root.crl 2>/dev/null
 
+unset OPENSSL_CONF
+openssl verify -CAfile root.crt intermediate.crt >/dev/null
+openssl crl -in root.crl -CAfile root.crt -noout 2>/dev/null
+
+# The probe leaf: a JWK provisioner, whose one-time token is signed by openssl.
+b64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
+openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out canary.pem
+point=$(openssl ec -in canary.pem -pubout -outform der 2>/dev/null | tail -c 64 | od -An -v -tx1 | tr -d ' \n')
+unhex() { printf '%b' "$(printf '%s' "$1" | sed 's/../\\x&/g')"; }
+x=$(unhex "$(printf '%s' "$point" | cut -c1-64)" | b64url)
+y=$(unhex "$(printf '%s' "$point" | cut -c65-128)" | b64url)
+kid=$(printf '{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}' "$x" "$y" | openssl dgst -sha256 -binary | b64url)
+
 cat >ca.json <<EOF
 {"root": "$folder/root.crt", "crt": "$folder/intermediate.crt", "key": "pkcs11:id=02;object=intermediate",
  "kms": {"type": "pkcs11", "uri": "pkcs11:module-path=$module;token=intermediate;max-sessions=16?pin-source=$folder/pin"},
  "address": "127.0.0.1:$port", "dnsNames": ["localhost", "127.0.0.1"], "logger": {"format": "json"},
  "db": {"type": "badgerv2", "dataSource": "$folder/db"},
- "authority": {"provisioners": [{"type": "ACME", "name": "acme"}]}}
+ "authority": {"provisioners": [{"type": "ACME", "name": "acme"},
+  {"type": "JWK", "name": "canary", "key": {"use": "sig", "kty": "EC", "kid": "$kid", "crv": "P-256", "alg": "ES256", "x": "$x", "y": "$y"}}]}}
 EOF
 "$step_ca" ca.json >log 2>&1 &
 echo $! >pid
 until curl --silent --fail --output /dev/null --cacert root.crt "https://127.0.0.1:$port/health"; do
+    kill -0 "$(cat pid)" 2>/dev/null || { cat log >&2; exit 1; }
     sleep 0.02
 done
+
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout leaf.key -subj /CN=canary -out leaf.csr 2>/dev/null
+now=$(date +%s)
+header=$(printf '{"alg":"ES256","typ":"JWT","kid":"%s"}' "$kid" | b64url)
+claims=$(printf '{"iss":"canary","sub":"canary","aud":"https://localhost/1.0/sign","nbf":%s,"exp":%s,"jti":"%s","sans":["canary"]}' \
+    "$((now - 30))" "$((now + 300))" "$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')" | b64url)
+signature=$(printf '%s.%s' "$header" "$claims" | openssl dgst -sha256 -sign canary.pem | openssl asn1parse -inform der |
+    awk -F: '/INTEGER/ { n = $NF; while (length(n) < 64) n = "0" n; printf "%s", substr(n, length(n) - 63) }')
+csr=$(awk '{ printf "%s\\n", $0 }' leaf.csr)
+printf '{"csr":"%s","ott":"%s.%s.%s"}' "$csr" "$header" "$claims" "$(unhex "$signature" | b64url)" >sign.json
+curl --silent --fail --cacert root.crt --data @sign.json "https://127.0.0.1:$port/1.0/sign" >leaf.json
+sed 's/.*"crt":"\([^"]*\)".*/\1/; s/\\n/\n/g' leaf.json >leaf.crt
+openssl verify -CAfile root.crt -untrusted intermediate.crt leaf.crt >/dev/null

@@ -88,8 +88,8 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
 def read_secret(path: Path) -> str:
     """Return the one line in a secret file, without its trailing newline.
 
-    Refused: a symbolic link, another owner than us or root (unless we are root), any access for group or others, an empty
-    file, more than one line. The message never quotes the content. Raises FileRefused.
+    Refused: a symbolic link, another owner than us or root (unless we are root), any access for group or
+    others, an empty file, more than one line. The message never quotes the content. Raises FileRefused.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words == ["--version"]:  # before anything heavy is imported
         print(f"pki {VERSION} (for step-ca {STEP_CA_VERSION})")
         return
+    # No third party's pydantic plugin runs inside this process, and none has to be looked for.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from stepca_pki.cli.app import run
 
     run(words)

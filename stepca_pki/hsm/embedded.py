@@ -1,8 +1,8 @@
 """The embedded SoftHSM2: its configuration, and tokens that appear whole or not at all.
 
 SoftHSM2 initialises a token in many small writes; cut off in between it leaves one that refuses its own PIN. So a
-token is made in a folder of its own, proved by a login (init_token does), and renamed into place: SoftHSM2 keeps each token in one
-sub-folder, whose name does not matter to it (read from its source, src/lib/object_store/ObjectStore.cpp).
+token is made in a folder of its own, proved by a login (init_token does), and renamed into place: SoftHSM2 keeps
+each token in one sub-folder, whose name does not matter to it (its source, src/lib/object_store/ObjectStore.cpp).
 """
 
 from __future__ import annotations
