@@ -21,6 +21,7 @@ lint: setup ## ruff, mypy --strict, the import contract.
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@.venv/bin/mypy benchmarks scripts/demo.py
 	@.venv/bin/lint-imports
 
 bench: setup ## The measured claims.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The same authority made by hand with softhsm2-util, pkcs11-tool, openssl and step-ca: what `pki init` is
 # compared with. Two tokens, a P-384 root, a P-256 intermediate signed through a CSR, the root's CRL, ca.json,
-# a running CA that answers /health, and a probe leaf that it signed, verified.
+# the checks that step-ca leaves out, a running CA that answers, and a probe leaf that it signed, verified.
 #
 # usage: by_hand.sh FOLDER PORT STEP_CA MODULE
 set -euo pipefail
@@ -65,6 +65,7 @@ openssl req -new -x509 -engine pkcs11 -keyform engine -key 'pkcs11:token=root;ob
     -days 3650 -extensions root -out root.crt 2>/dev/null
 openssl req -new -engine pkcs11 -keyform engine -key 'pkcs11:token=intermediate;object=intermediate' \
     -subj '/CN=By hand Intermediate' -out intermediate.csr 2>/dev/null
+openssl req -in intermediate.csr -verify -noout 2>/dev/null
 openssl x509 -req -in intermediate.csr -engine pkcs11 -CAkeyform engine -CAkey 'pkcs11:token=root;object=root' \
     -CA root.crt -days 1825 -extfile openssl.cnf -extensions intermediate -out intermediate.crt 2>/dev/null
 : >index.txt
@@ -76,6 +77,13 @@ unset OPENSSL_CONF
 openssl verify -CAfile root.crt intermediate.crt >/dev/null
 openssl crl -in root.crl -CAfile root.crt -noout 2>/dev/null
 
+# What step-ca does not check before it serves: that the PIN logs in, and that the key is the certificate's.
+head -c 32 /dev/urandom >proof
+pkcs11-tool --module "$module" --token-label intermediate --login --pin "$pin" --sign --mechanism ECDSA --label intermediate \
+    --signature-format openssl --input-file proof --output-file proof.sig >/dev/null 2>&1
+openssl x509 -in intermediate.crt -pubkey -noout >intermediate.pub
+openssl pkeyutl -verify -pubin -inkey intermediate.pub -in proof -sigfile proof.sig >/dev/null
+
 # The probe leaf: a JWK provisioner, whose one-time token is signed by openssl.
 b64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
 openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out canary.pem
@@ -85,6 +93,8 @@ x=$(unhex "$(printf '%s' "$point" | cut -c1-64)" | b64url)
 y=$(unhex "$(printf '%s' "$point" | cut -c65-128)" | b64url)
 kid=$(printf '{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}' "$x" "$y" | openssl dgst -sha256 -binary | b64url)
 
+"$step_ca" version >/dev/null
+[ -z "$(ss --no-header --listening --tcp --numeric "sport = :$port")" ] # on a taken port step-ca would hang
 cat >ca.json <<EOF
 {"root": "$folder/root.crt", "crt": "$folder/intermediate.crt", "key": "pkcs11:id=02;object=intermediate",
  "kms": {"type": "pkcs11", "uri": "pkcs11:module-path=$module;token=intermediate;max-sessions=16?pin-source=$folder/pin"},
@@ -112,3 +122,6 @@ printf '{"csr":"%s","ott":"%s.%s.%s"}' "$csr" "$header" "$claims" "$(unhex "$sig
 curl --silent --fail --cacert root.crt --data @sign.json "https://127.0.0.1:$port/1.0/sign" >leaf.json
 sed 's/.*"crt":"\([^"]*\)".*/\1/; s/\\n/\n/g' leaf.json >leaf.crt
 openssl verify -CAfile root.crt -untrusted intermediate.crt leaf.crt >/dev/null
+curl --silent --fail --cacert root.crt "https://127.0.0.1:$port/provisioners" >provisioners.json
+grep -q '"name":"acme"' provisioners.json
+if grep -q Uninitialized provisioners.json; then exit 1; fi

@@ -7,10 +7,12 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import singledispatchmethod
+from itertools import groupby
 from pathlib import Path
 
 from cryptography import x509
@@ -46,6 +48,7 @@ from stepca_pki.plan.steps import (
     SignRoot,
     Step,
     TellStepCa,
+    TokenStep,
     WriteCaJson,
     WriteFile,
 )
@@ -139,14 +142,53 @@ def plan_change(home: Home, new_text: str) -> tuple[Plan, World]:
 def run(plan: Plan, world: World, *, report: Report | None = None) -> None:
     """Act; decide nothing. Stops at a step that waits for somebody else."""
     journal = world.home.state / "applied.jsonl"
+
+    def do(step: Step) -> None:
+        started = time.monotonic()
+        _record(journal, step, "begin", world.now())
+        _Performer(world).perform(step)
+        _record(journal, step, "done", world.now())
+        if report is not None:
+            report(step, time.monotonic() - started)
+
     with world.stack:
-        for step in plan.steps:
-            started = time.monotonic()
-            _record(journal, step, "begin", world.now())
-            _Performer(world).perform(step)
-            _record(journal, step, "done", world.now())
-            if report is not None:
-                report(step, time.monotonic() - started)
+        for lanes in _lanes(plan, world.authority):
+            if len(lanes) == 1:
+                for step in lanes[0]:
+                    do(step)
+            else:
+                _side_by_side(lanes, do)
+
+
+Lane = list[Step]
+
+
+def _lanes(plan: Plan, authority: Authority) -> Iterator[list[Lane]]:
+    """Split the plan into stretches, each of one lane or of several that do not touch each other's things.
+
+    Only the embedded tokens have lanes of their own: each is in files of its own, while devices may share more than
+    we know.
+    """
+    for on_tokens, stretch in groupby(plan.steps, key=lambda step: isinstance(step, TokenStep)):
+        steps = list(stretch)
+        roles = list(dict.fromkeys(step.role for step in steps if isinstance(step, TokenStep)))
+        if on_tokens and all(is_embedded(authority, role) for role in roles):
+            yield [[step for step in steps if isinstance(step, TokenStep) and step.role == role] for role in roles]
+        else:
+            yield [steps]
+
+
+def _side_by_side(lanes: list[Lane], do: Callable[[Step], None]) -> None:
+    """Run each lane in order, all at once. A lane that fails ends there; the others come to their end first."""
+
+    def run_lane(lane: Lane) -> None:
+        for step in lane:
+            do(step)
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        running = [pool.submit(run_lane, lane) for lane in lanes]
+    for one in running:
+        one.result()
 
 
 @contextmanager

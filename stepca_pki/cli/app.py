@@ -59,22 +59,25 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-def run(words: Sequence[str]) -> None:
+def run(words: Sequence[str]) -> int:
+    """Return the exit code of the command."""
     try:
         app(args=list(words), prog_name="pki")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except PkiError as error:
-        _end(f"pki: error: {error}", error.exit_code)
+        return _say(f"pki: error: {error}", error.exit_code)
     except KeyboardInterrupt:
-        _end("pki: interrupted", 130)
+        return _say("pki: interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; that is no fault
-        raise SystemExit(0) from None
     except Exception as error:  # a defect of ours: still no traceback, unless asked for
         if os.environ.get("PKI_DEBUG"):
             raise
-        _end(f"pki: error: unexpected {type(error).__name__}: {error}\n  fix: report it with PKI_DEBUG=1", 1)
+        return _say(f"pki: error: unexpected {type(error).__name__}: {error}\n  fix: report it with PKI_DEBUG=1", 1)
+    return 0
 
 
-def _end(message: str, code: int) -> Any:
+def _say(message: str, code: int) -> int:
     typer.echo(message, err=True)
-    raise SystemExit(code)
+    return code

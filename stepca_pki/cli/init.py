@@ -71,6 +71,9 @@ def init(
     )
     permit = permit or (_ask("Domains it may issue for (empty for any)", "").split() if ask else [])
 
+    from stepca_pki.hsm.client import prestart
+
+    prestart()
     from stepca_pki.config.edit import new_file
 
     text = new_file(
@@ -117,10 +120,6 @@ def _plan(at: Home, text: str) -> Any:
 
 
 def _make(at: Home, text: str, *, start: bool, output: Output) -> None:
-    from stepca_pki.hsm.client import prestart
-
-    # Two tokens are made, two keys generated, and the start checks one: each in a worker of its own.
-    prestart(5 if start else 4)
     from stepca_pki.apply import apply
     from stepca_pki.config.load import load_text
     from stepca_pki.files import ensure_folder, write_new
@@ -132,14 +131,26 @@ def _make(at: Home, text: str, *, start: bool, output: Output) -> None:
         find_step_ca()  # likewise
     ensure_folder(at.path)
     write_new(at.config, text)
+    ready = _load_meanwhile()
     note(f"pki.yaml is in {at.path}; making what it declares")
     apply(at, report=tell)
+    ready.join()  # the start forks, and a fork keeps only the thread that called it
     if start:
         from stepca_pki.runtime.control import start_detached
 
         start_detached(at)
         note("  step-ca runs, and signed a probe leaf through the HSM")
     _finish(at, authority, started=start, output=output)
+
+
+def _load_meanwhile() -> Any:
+    """Import what the start needs in a thread, while this one waits for tokens and disks."""
+    import threading
+    from importlib import import_module
+
+    thread = threading.Thread(target=import_module, args=("stepca_pki.runtime.supervisor",), daemon=True)
+    thread.start()
+    return thread
 
 
 def _finish(at: Home, authority: Any, *, started: bool, output: Output) -> None:

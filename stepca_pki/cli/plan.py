@@ -33,7 +33,7 @@ def plan(
     """
     from stepca_pki.hsm.client import prestart
 
-    prestart(1)
+    prestart()
     from stepca_pki.apply import plan_now
 
     planned, _ = plan_now(existing_home(home))
@@ -55,7 +55,7 @@ def apply(home: HomeOption = None, wait: WaitOption = 0, output: OutputOption = 
     """
     from stepca_pki.hsm.client import prestart
 
-    prestart(1)
+    prestart()
     from stepca_pki.apply import apply as apply_now
 
     done = apply_now(existing_home(home), report=tell, wait=timedelta(seconds=wait))

@@ -32,7 +32,7 @@ def up(
     at = existing_home(home)
     from stepca_pki.hsm.client import prestart
 
-    prestart(1)
+    prestart()
     if detach:
         from stepca_pki.runtime.control import start_detached
 

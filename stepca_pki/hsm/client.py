@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from stepca_pki import commands, errors
-from stepca_pki.hsm.worker import receive, send
+from stepca_pki.hsm.worker import END, FORK, NO_CHILD, ask_nurse, receive, send
 
 CALL_TIMEOUT = timedelta(seconds=60)
 """A smart card may take 30 s for an RSA-4096 key; longer than this a call is taken for hung."""
@@ -87,7 +87,9 @@ class Client:
 
     def __init__(self, module: Path, environment: Mapping[str, str], timeout: timedelta = CALL_TIMEOUT) -> None:
         self.module, self._timeout, self._lock = module, timeout, threading.Lock()
-        self._process, self._connection = _IDLE.pop() if _IDLE else _start()
+        self._nursery = _nursery()
+        self.pid, self._connection = self._nursery.worker()
+        self._ended: int | None = None
         try:
             self.call("load", module=str(module), environment=dict(environment))
         except BaseException:
@@ -105,11 +107,13 @@ class Client:
     def close(self) -> None:
         """End the worker. A session that it had is closed by the module, or by its death."""
         self._connection.close()
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._end()
+
+    def _end(self) -> int:
+        """Return the worker's return code; it is waited for once, and killed if it does not end."""
+        if self._ended is None:
+            self._ended = self._nursery.end(self.pid)
+        return self._ended
 
     def call(self, operation: str, **arguments: Any) -> Any:
         """Return the answer to one request. Raises HsmError; its text never holds an argument."""
@@ -119,7 +123,7 @@ class Client:
                 send(self._connection, {"operation": operation, **arguments})
                 answer = receive(self._connection)
             except TimeoutError:
-                self._process.kill()
+                os.kill(self.pid, signal.SIGKILL)  # nobody has waited for it, so the number is still its own
                 raise errors.ModuleUnusable(
                     f"{self.module}: no answer to '{operation}' within {self._timeout.total_seconds():.0f} s",
                     fix="the module or its device hangs: check it with the vendor's tool",
@@ -133,10 +137,8 @@ class Client:
         raise self._refusal(answer)
 
     def _death(self, operation: str) -> errors.HsmError:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=2)
-        code = self._process.returncode
-        how = f"was ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended (code {code})"
+        code = self._end()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended (code {code})"
         return errors.ModuleUnusable(
             f"{self.module}: the process that used it {how} during '{operation}'",
             fix="the module crashed: check its version and configuration with the vendor's tool",
@@ -153,35 +155,78 @@ class Client:
         return errors.HsmError(f"{self.module}: {answer.get('problem')}")
 
 
-_Worker = tuple["subprocess.Popen[bytes]", socket.socket]
-_IDLE: list[_Worker] = []
+class _Nursery:
+    """The process that has python-pkcs11 loaded and forks workers: its start is paid once a command."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._control, theirs = socket.socketpair()
+        package = Path(__file__).resolve().parents[2]
+        path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "stepca_pki.hsm.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # what a module prints goes nowhere
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=commands.environment({"PYTHONPATH": path}),
+                start_new_session=True,  # Ctrl-C is for the parent, which ends the worker in order
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still holds its end. Asked of the socket: after a fork it is no child of ours."""
+        try:
+            return self._control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def worker(self) -> tuple[int, socket.socket]:
+        """Return the process id of a new worker, and our end of its socket."""
+        ours, theirs = socket.socketpair()
+        with self._lock, theirs:
+            try:
+                return ask_nurse(self._control, FORK, descriptor=theirs.fileno()), ours
+            except OSError:
+                ours.close()
+                raise errors.HsmError(
+                    "no process for a PKCS#11 module can be started", fix="run the command again; check memory limits"
+                ) from None
+
+    def end(self, pid: int) -> int:
+        """Return how a worker ended (subprocess's returncode); one whose socket is closed ends by itself."""
+        with self._lock, contextlib.suppress(OSError):
+            return ask_nurse(self._control, END, pid)
+        return NO_CHILD
+
+    def close(self) -> None:
+        """Let go of it: it ends when nobody has its socket."""
+        self._control.close()
 
 
-def prestart(count: int) -> None:
-    """Start workers that will be needed, so that they load while we do. They end when we do."""
-    _IDLE.extend(_start() for _ in range(count - len(_IDLE)))
+_NURSERIES: list[_Nursery] = []
+_NURSERIES_LOCK = threading.Lock()
 
 
-def discard_idle() -> None:
-    """Let go of idle workers: they end as soon as nobody has their connection."""
-    while _IDLE:
-        _, connection = _IDLE.pop()
-        connection.close()
+def _nursery() -> _Nursery:
+    with _NURSERIES_LOCK:
+        while _NURSERIES and not _NURSERIES[0].alive:
+            _NURSERIES.pop().close()
+        if not _NURSERIES:
+            _NURSERIES.append(_Nursery())
+        return _NURSERIES[0]
 
 
-def _start() -> _Worker:
-    """Start a worker with a chosen environment; what a module prints in it goes nowhere."""
-    ours, theirs = socket.socketpair()
-    package = Path(__file__).resolve().parents[2]
-    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stepca_pki.hsm.worker", str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env=commands.environment({"PYTHONPATH": path}),
-            start_new_session=True,  # Ctrl-C is for the parent, which ends the worker in order
-        )
-    return process, ours
+def prestart() -> None:
+    """Start the parent of workers now, so that it loads while we do. It ends when we do."""
+    _nursery()
+
+
+def discard() -> None:
+    """Let go of the parent of workers, for one who will not need it for long, or who has given it to a fork."""
+    with _NURSERIES_LOCK:
+        while _NURSERIES:
+            _NURSERIES.pop().close()

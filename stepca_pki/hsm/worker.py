@@ -12,9 +12,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -412,6 +414,72 @@ def serve(connection: socket.socket) -> None:
             send(connection, {"error": _name(error), "problem": _words(error)})
 
 
+# --- where workers come from ------------------------------------------------------------------------
+
+FORK, END = b"fork", b"end "
+_COMMAND = struct.Struct(">4si")
+_ANSWER = struct.Struct(">i")
+END_SECONDS = 2.0
+NO_CHILD = 1
+
+
+def nurse(control: socket.socket) -> None:
+    """Fork a worker for each socket that arrives, until the other end closes.
+
+    Python and python-pkcs11 are loaded once; each worker still is a process that has one module and no other. Two
+    commands of fixed size: FORK with a socket is answered with a process id, END with a process id with how it ended
+    (subprocess's returncode).
+    """
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, _COMMAND.size, 1)
+        if len(data) != _COMMAND.size:
+            return
+        command, number = _COMMAND.unpack(data)
+        if command == FORK and descriptors:
+            control.sendall(_ANSWER.pack(_fork(control, descriptors[0])))
+        else:
+            control.sendall(_ANSWER.pack(_end(number)))
+
+
+def _fork(control: socket.socket, descriptor: int) -> int:
+    child = os.fork()
+    if child:
+        os.close(descriptor)
+        return child
+    code = 1
+    try:
+        control.close()
+        with socket.socket(fileno=descriptor) as connection:
+            serve(connection)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _end(child: int) -> int:
+    """Return how *child* ended; one that does not end within END_SECONDS is killed."""
+    deadline = time.monotonic() + END_SECONDS
+    try:
+        while True:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+            time.sleep(0.001)
+    except ChildProcessError:
+        return NO_CHILD
+
+
+def ask_nurse(control: socket.socket, command: bytes, number: int = 0, descriptor: int | None = None) -> int:
+    """The other end of nurse(). Raises OSError if it is gone."""
+    socket.send_fds(control, [_COMMAND.pack(command, number)], [] if descriptor is None else [descriptor])
+    answer = _exactly(control, _ANSWER.size)
+    if answer is None:
+        raise ConnectionResetError("the parent of the PKCS#11 workers is gone")
+    return int(_ANSWER.unpack(answer)[0])
+
+
 def _warm_up() -> None:
     """Import what every worker needs while the other end is still busy with its own imports."""
     import pkcs11
@@ -424,4 +492,4 @@ def _warm_up() -> None:
 if __name__ == "__main__":
     _warm_up()
     with socket.socket(fileno=int(sys.argv[1])) as inherited:
-        serve(inherited)
+        nurse(inherited)

@@ -1,6 +1,6 @@
 """Which steps bring the world to the declaration. Pure: a dry run prints exactly what would be run.
 
-Order: folders, secrets, tokens, keys, root, CSR, intermediate, CRL, canary key, ca.json, the running process.
+Order: folders, secrets, tokens with their keys, root, CSR, intermediate, CRL, canary key, ca.json, the running process.
 What cannot be changed in place is refused here, before the first step.
 """
 
@@ -50,8 +50,8 @@ def make_plan(authority: Authority, home: Home, seen: Seen) -> Plan:
         *_folders(authority, home, seen),
         *_secrets(authority, home, seen),
         *_token_and_key("root", authority, home, seen),
-        *_root(authority, home, seen),
         *_token_and_key("intermediate", authority, home, seen),
+        *_root(authority, home, seen),
         *_intermediate(authority, home, seen),
         *_root_crl(authority, home, seen),
     ]

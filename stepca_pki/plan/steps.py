@@ -74,9 +74,15 @@ class MoveAside(Step):
 
 
 @dataclass(frozen=True)
-class InitToken(Step):
+class TokenStep(Step):
+    """A step that acts on the token of one role and on nothing else."""
+
     irreversible: ClassVar[bool] = True
     role: Role
+
+
+@dataclass(frozen=True)
+class InitToken(TokenStep):
     label: str
 
     def describe(self) -> str:
@@ -84,11 +90,9 @@ class InitToken(Step):
 
 
 @dataclass(frozen=True)
-class RemoveHalfKey(Step):
+class RemoveHalfKey(TokenStep):
     """Remove what a cut-off generation left: a public half, or a private object without a key in it."""
 
-    irreversible: ClassVar[bool] = True
-    role: Role
     label: str
     id: str
 
@@ -98,9 +102,7 @@ class RemoveHalfKey(Step):
 
 
 @dataclass(frozen=True)
-class GenerateKey(Step):
-    irreversible: ClassVar[bool] = True
-    role: Role
+class GenerateKey(TokenStep):
     type: str
     label: str
     id: str

@@ -16,7 +16,7 @@ from pathlib import Path
 from stepca_pki.errors import FileRefused, PkiError, StepCaError, UsageError
 from stepca_pki.files import read_bounded
 from stepca_pki.home import Home
-from stepca_pki.hsm.client import discard_idle
+from stepca_pki.hsm.client import discard
 from stepca_pki.runtime.state import Supervised, read_state
 
 START_TIMEOUT = timedelta(seconds=60)
@@ -54,7 +54,7 @@ def start_detached(home: Home) -> Supervised:
         os.close(reading)
         _become_daemon(home, writing)  # never returns
     os.close(writing)
-    discard_idle()  # the daemon has them now
+    discard()  # the daemon has it now
     verdict = _read_verdict(reading)
     os.waitpid(child, 0)  # the first child ends at once; its own child is the daemon
     if verdict is None:

@@ -6,6 +6,7 @@ a wrong PIN is never tried again.
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import random
@@ -28,7 +29,7 @@ from stepca_pki.config.tokens import token_of
 from stepca_pki.errors import PinRefused, PkiError, StepCaError
 from stepca_pki.files import SECRET, SECRET_FOLDER, ensure_folder, read_bounded, write_atomic
 from stepca_pki.home import Home
-from stepca_pki.hsm.client import discard_idle
+from stepca_pki.hsm.client import discard
 from stepca_pki.locks import exclusive
 from stepca_pki.observe import MAX_GENERATED_BYTES
 from stepca_pki.plan.reload import reload_kind
@@ -74,6 +75,7 @@ class Supervisor:
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Supervise until SIGTERM or SIGINT. Raises if the first start fails, or a PIN is refused later."""
+        gc.enable()
         ensure_folder(self.home.state, SECRET_FOLDER)
         with exclusive(self.home.state / "supervisor.lock", refusal="this authority's step-ca is supervised already"):
             self._log = LogFile(self.home.log)
@@ -81,7 +83,7 @@ class Supervisor:
             try:
                 self._end_orphan()
                 self._start()
-                discard_idle()
+                discard()
                 on_ready()
                 self._serve()
             finally:
@@ -165,15 +167,16 @@ class Supervisor:
         self._pump = threading.Thread(target=self._pump_log, args=(self._process,), daemon=True)
         self._pump.start()
         try:
-            self._await_ready(authority)
+            disabled = self._await_ready(authority)
         except BaseException:
             self._stop()
             raise
         write_atomic(self.home.state / "ca.json.running", text, SECRET)
         self._remember_clock()
-        self._tell(phase="ready", since=time.time(), message=self._disabled(authority))
+        self._tell(phase="ready", since=time.time(), message=disabled)
 
-    def _await_ready(self, authority: Authority) -> None:
+    def _await_ready(self, authority: Authority) -> str:
+        """Return once a probe leaf is issued and verified; the answer says which provisioners are disabled."""
         deadline = time.monotonic() + READY_TIMEOUT.total_seconds()
         with Api.local(self.home, authority) as api:
             while True:
@@ -181,19 +184,18 @@ class Supervisor:
                     raise StepCaError(f"step-ca did not start: {self._reason()}", fix="correct that, then 'pki up'")
                 try:
                     issue_canary(self.home, api)
-                    return
+                    return self._disabled(authority, api)
                 except Unreachable:
                     if time.monotonic() > deadline:
                         raise StepCaError(
                             f"step-ca did not answer within {READY_TIMEOUT.seconds} s: {self._reason()}",
                             fix="see 'pki logs'",
                         ) from None
-                    time.sleep(0.01)
+                    time.sleep(0.005)
 
-    def _disabled(self, authority: Authority) -> str:
+    def _disabled(self, authority: Authority, api: Api) -> str:
         """Say which provisioners step-ca dropped or disabled: it does so in silence."""
-        with Api.local(self.home, authority) as api:
-            found = {item.name: item.fault for item in api.provisioners()}
+        found = {item.name: item.fault for item in api.provisioners()}
         missing = [f"'{item.name}' is missing" for item in authority.provisioners if item.name not in found]
         disabled = [f"'{name}' is disabled: {fault}" for name, fault in found.items() if fault]
         faults = "; ".join([*missing, *disabled])
@@ -254,9 +256,9 @@ class Supervisor:
             self.say("step-ca refused the reload; restarting it")
             self._restart()
             return
-        self._await_ready(authority)
+        disabled = self._await_ready(authority)
         write_atomic(self.home.state / "ca.json.running", text, SECRET)
-        self._tell(message=self._disabled(authority))
+        self._tell(message=disabled)
 
     def _reloaded(self, seen: int) -> bool:
         """step-ca has no success signal but the line that it serves again."""
@@ -264,7 +266,7 @@ class Supervisor:
         while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
             if len(self._reload_marks) > seen:
                 return self._reload_marks[-1] == "ok"
-            time.sleep(0.01)
+            time.sleep(0.005)
         return False
 
     def _restart(self) -> None:

@@ -238,7 +238,7 @@ def test_a_module_that_crashes_is_reported(compile_library: Callable[[str, str],
 
 def test_a_killed_worker_is_reported(token_ref: TokenRef):
     with open_token(token_ref) as token:
-        os.kill(token.client._process.pid, signal.SIGKILL)
+        os.kill(token.client.pid, signal.SIGKILL)
         with pytest.raises(ModuleUnusable, match="SIGKILL"):
             token.keys()
 

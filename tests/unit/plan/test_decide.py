@@ -118,9 +118,9 @@ def test_an_empty_home_gets_everything_in_order():
     assert [
         "InitToken",
         "GenerateKey",
-        "SignRoot",
         "InitToken",
         "GenerateKey",
+        "SignRoot",
         "RequestIntermediate",
         "SignIntermediate",
         "IssueRootCrl",
@@ -145,13 +145,13 @@ def test_whatever_a_cut_off_run_left_the_rest_is_planned(done: int):
     stages: list[tuple[dict[str, Any], str]] = [
         ({"tokens": {"root": none, "intermediate": none}}, "InitToken"),
         ({"tokens": {"root": root_only, "intermediate": none}}, "GenerateKey"),
-        ({"tokens": {"root": SeenToken(True, True, (ROOT_KEY,)), "intermediate": none}}, "SignRoot"),
-        ({"root": full.root}, "InitToken"),
+        ({"tokens": {"root": SeenToken(True, True, (ROOT_KEY,)), "intermediate": none}}, "InitToken"),
         ({"tokens": {"root": SeenToken(True, True, (ROOT_KEY,)), "intermediate": root_only}}, "GenerateKey"),
         (
             {"tokens": {"root": SeenToken(True, True, (ROOT_KEY,)), "intermediate": full.tokens["intermediate"]}},
-            "RequestIntermediate",
+            "SignRoot",
         ),
+        ({"root": full.root}, "RequestIntermediate"),
         ({"csr_spki": b"intermediate"}, "SignIntermediate"),
         ({"intermediate": full.intermediate}, "IssueRootCrl"),
         ({"crl_next_update": full.crl_next_update}, "MakeCanaryKey"),
