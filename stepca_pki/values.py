@@ -40,8 +40,8 @@ class KeyType(StrEnum):
 
 
 _UNIT_SECONDS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:\d{1,9}[ywdhms])+")
-_PART = re.compile(r"(\d+)([ywdhms])")
+_DURATION = re.compile(r"(?:[0-9]{1,9}[ywdhms])+")
+_PART = re.compile(r"([0-9]+)([ywdhms])")
 MAX_DURATION = timedelta(days=100 * 365)
 
 
@@ -139,10 +139,20 @@ Address = Annotated[
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]*")
 
 
+MAX_LINE_BYTES = 64  # ub-common-name and ub-organization-name; cryptography counts bytes
+
+
 def _parse_line(text: Any) -> Any:
     if isinstance(text, str) and (not _PRINTABLE.fullmatch(text) or text != text.strip()):
         raise ValueError("must be one line of printable text without spaces at its ends")
+    if isinstance(text, str) and len(text.encode(errors="replace")) > MAX_LINE_BYTES:
+        raise ValueError(f"must be at most {MAX_LINE_BYTES} bytes in UTF-8 (letters beyond ASCII count 2 to 4)")
     return text
+
+
+def shortened(text: str) -> str:
+    """Return as much of *text* as a Line may have, cut between characters."""
+    return text.encode()[:MAX_LINE_BYTES].decode(errors="ignore").rstrip()
 
 
 Line = Annotated[str, BeforeValidator(_parse_line), Field(min_length=1, max_length=64)]

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, mod
 
 from stepca_pki.provisioners.base import Provisioner
 from stepca_pki.provisioners.registry import parse_provisioner
-from stepca_pki.values import Address, Claims, Duration, Host, KeyType, Line, Model, parse_duration
+from stepca_pki.values import Address, Claims, Duration, Host, KeyType, Line, Model, parse_duration, shortened
 
 MIN_SESSIONS = 2  # step-ca refuses 1
 PROMPT = "prompt"
@@ -245,10 +245,10 @@ class Authority(Model):
 
     @property
     def root_subject(self) -> Subject:
-        return self.root.subject or Subject(common_name=f"{self.name} Root"[:64], organisation=self.organisation)
+        return self.root.subject or Subject(common_name=shortened(f"{self.name} Root"), organisation=self.organisation)
 
     @property
     def intermediate_subject(self) -> Subject:
         return self.intermediate.subject or Subject(
-            common_name=f"{self.name} Intermediate"[:64], organisation=self.organisation
+            common_name=shortened(f"{self.name} Intermediate"), organisation=self.organisation
         )

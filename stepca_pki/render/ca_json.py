@@ -17,7 +17,7 @@ from stepca_pki.config.tokens import token_of
 from stepca_pki.home import Home
 from stepca_pki.provisioners.base import claims_json
 from stepca_pki.render.leaf import canary_template, leaf_template
-from stepca_pki.values import go_duration, parse_duration
+from stepca_pki.values import go_duration, parse_duration, shortened
 
 CANARY = "pki-canary"
 """The provisioner through which probes ask for a leaf. Reserved: nobody else may have this name."""
@@ -46,7 +46,7 @@ def render_ca_json(authority: Authority, home: Home, facts: Facts) -> dict[str, 
         "kms": {"type": "pkcs11", "uri": kms_uri(token, facts.module)},
         "address": server.address,
         "dnsNames": list(server.dns_names),
-        "commonName": f"{authority.name} CA"[:64],
+        "commonName": shortened(f"{authority.name} CA"),
         "logger": {"format": server.log},
         "db": _database(authority, home),
         "authority": _authority(authority, facts),
