@@ -60,8 +60,8 @@ from stepca_pki.x509.profiles import Constraints, IntermediateProfile, RootProfi
 
 PIN_BYTES = 18  # 24 characters of base64url, 144 bits
 
-Report = Callable[[Step, float], None]
-"""Called after each step with the seconds that it took."""
+Report = Callable[[Step, float | None], None]
+"""Called with None when a step begins, and with the seconds that it took when it is done."""
 
 
 @dataclass
@@ -146,6 +146,8 @@ def run(plan: Plan, world: World, *, report: Report | None = None) -> None:
     def do(step: Step) -> None:
         started = time.monotonic()
         _record(journal, step, "begin", world.now())
+        if report is not None:
+            report(step, None)
         _Performer(world).perform(step)
         _record(journal, step, "done", world.now())
         if report is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from stepca_pki.cli.context import note
 from stepca_pki.cli.main import COMMANDS
 from stepca_pki.errors import PkiError
 from stepca_pki.version import STEP_CA_VERSION, VERSION
@@ -79,5 +80,5 @@ def run(words: Sequence[str]) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    typer.echo(message, err=True)
+    note(message)
     return code

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +62,29 @@ def emit(output: Output, value: Any, text: Callable[[], str]) -> None:
 
 def note(message: str) -> None:
     """Say something that is not the result: on standard error."""
-    typer.echo(message, err=True)
+    typer.echo(f"{_CLEAR}{message}" if sys.stderr.isatty() else message, err=True)
+
+
+_CLEAR = "\r\x1b[K"  # ECMA-48: erase to the end of the line
+
+
+def begin(message: str) -> None:
+    """Say what is being done, on a terminal only; the next note stands in its place."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = f"{message} …"
+        typer.echo(_CLEAR + (text if len(text) < width else f"{text[: width - 2]}…"), err=True, nl=False)
+
+
+@contextmanager
+def working(message: str) -> Iterator[None]:
+    """Show, on a terminal, what takes its time."""
+    begin(message)
+    try:
+        yield
+    finally:
+        if sys.stderr.isatty():
+            typer.echo(_CLEAR, err=True, nl=False)
 
 
 def coloured(stream: Any = None) -> bool:

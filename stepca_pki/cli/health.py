@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from stepca_pki.cli.context import HomeOption, Output, OutputOption, coloured, emit, existing_home, new_app
+from stepca_pki.cli.context import HomeOption, Output, OutputOption, coloured, emit, existing_home, new_app, working
 from stepca_pki.errors import NotHealthy
 
 app = new_app()
@@ -30,7 +30,8 @@ def health(home: HomeOption = None, output: OutputOption = Output.text) -> None:
     from stepca_pki.health.verdict import healthy
 
     at = existing_home(home)
-    findings = probe_all(at, load(at.config))
+    with working("probing"):
+        findings = probe_all(at, load(at.config))
     good = healthy(findings)
     value = {"healthy": good, "probes": [asdict(finding) for finding in findings]}
     emit(output, value, lambda: "\n".join(_line(asdict(finding)) for finding in findings))

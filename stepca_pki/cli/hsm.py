@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from stepca_pki.cli.context import HomeOption, Output, OutputOption, emit, existing_home, new_app, note
+from stepca_pki.cli.context import HomeOption, Output, OutputOption, emit, existing_home, new_app, note, working
 from stepca_pki.errors import HsmError, UsageError
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ def check(
     from stepca_pki.hsm.check import check_token, serves
 
     ref = _ref(role, module, label, serial, pin_source, home)
-    verdicts = check_token(ref, None, cast(Literal["root", "intermediate"], role))
+    with working("checking with a scratch key"):
+        verdicts = check_token(ref, None, cast(Literal["root", "intermediate"], role))
     good = serves(verdicts)
     value = {"role": role, "serves": good, "capabilities": [asdict(verdict) for verdict in verdicts]}
     lines = [f"{'ok' if one.passed else 'no':4}{one.capability:14}{one.detail}" for one in verdicts]

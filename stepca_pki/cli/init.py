@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stepca_pki.cli.context import Output, OutputOption, emit, interactive, locate_home, new_app, note
+from stepca_pki.cli.context import Output, OutputOption, emit, interactive, locate_home, new_app, note, working
 from stepca_pki.cli.plan import plan_text, plan_value, tell
 from stepca_pki.errors import UsageError
 from stepca_pki.home import Home
@@ -138,7 +138,8 @@ def _make(at: Home, text: str, *, start: bool, output: Output) -> None:
     if start:
         from stepca_pki.runtime.control import start_detached
 
-        start_detached(at)
+        with working("starting step-ca"):
+            start_detached(at)
         note("  step-ca runs, and signed a probe leaf through the HSM")
     _finish(at, authority, started=start, output=output)
 

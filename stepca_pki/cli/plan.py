@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stepca_pki.cli.context import HomeOption, Output, OutputOption, emit, existing_home, new_app, note
+from stepca_pki.cli.context import HomeOption, Output, OutputOption, begin, emit, existing_home, new_app, note
 from stepca_pki.errors import ChangesPending
 
 if TYPE_CHECKING:
@@ -62,8 +62,11 @@ def apply(home: HomeOption = None, wait: WaitOption = 0, output: OutputOption = 
     emit(output, plan_value(done), lambda: "done" if done else "nothing to do: the authority is as declared")
 
 
-def tell(step: Step, seconds: float) -> None:
-    """Say on standard error that a step is done."""
+def tell(step: Step, seconds: float | None) -> None:
+    """Say on standard error that a step begins (on a terminal), and that it is done."""
+    if seconds is None:
+        begin(f"  {step.describe()}")
+        return
     took = f" ({seconds:.1f} s)" if seconds >= 1 else ""
     note(f"  {step.describe()}{took}")
 

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from stepca_pki.cli.context import HomeOption, Output, OutputOption, emit, existing_home, new_app, note
+from stepca_pki.cli.context import HomeOption, Output, OutputOption, emit, existing_home, new_app, note, working
 from stepca_pki.errors import NotHealthy, UsageError
 from stepca_pki.home import Home
 
 app = new_app()
+
+STARTING = "starting step-ca"
 
 
 @app.command("up")
@@ -36,7 +38,8 @@ def up(
     if detach:
         from stepca_pki.runtime.control import start_detached
 
-        state = start_detached(at)
+        with working(STARTING):
+            state = start_detached(at)
         typer.echo(f"ready: step-ca (process {state.step_ca.pid if state.step_ca else '?'}) signed a probe leaf")
         return
     from stepca_pki.runtime.supervisor import Supervisor
@@ -56,7 +59,9 @@ def down(home: HomeOption = None) -> None:
     """
     from stepca_pki.runtime.control import stop
 
-    typer.echo("stopped" if stop(existing_home(home)) else "it was not running")
+    with working("stopping step-ca"):
+        stopped = stop(existing_home(home))
+    typer.echo("stopped" if stopped else "it was not running")
 
 
 @app.command("restart")
@@ -71,10 +76,13 @@ def restart(home: HomeOption = None) -> None:
 
     at = existing_home(home)
     if control.running(at) is None:
-        control.start_detached(at)
+        with working(STARTING):
+            control.start_detached(at)
         typer.echo("started: it was not running")
         return
-    _report(control.restart(at), "restarted")
+    with working("restarting step-ca"):
+        message = control.restart(at)
+    _report(message, "restarted")
 
 
 @app.command("reload")
@@ -87,7 +95,9 @@ def reload(home: HomeOption = None) -> None:
     """
     from stepca_pki.runtime.control import reload as reload_now
 
-    _report(reload_now(existing_home(home)), "reloaded")
+    with working("reloading step-ca"):
+        message = reload_now(existing_home(home))
+    _report(message, "reloaded")
 
 
 def _report(message: str, done: str) -> None:

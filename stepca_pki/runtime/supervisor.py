@@ -291,6 +291,8 @@ class Supervisor:
         self._events.put(Event("exit", process.pid))
 
     def _reason(self) -> str:
+        if self._pump is not None and (self._process is None or self._process.poll() is not None):
+            self._pump.join(timeout=2)  # its last words may still be on their way
         lines = [line for line in self._last_lines if line and "badger" not in line.lower()]
         return (lines[-1] if lines else "it said nothing")[:500]
 
