@@ -29,7 +29,7 @@ from stepca_pki.home import Home
 from stepca_pki.hsm.embedded import init_embedded_token
 from stepca_pki.hsm.token import Token, init_token, open_token
 from stepca_pki.locks import exclusive
-from stepca_pki.observe import MAX_CERTIFICATE_BYTES, Pins, observe
+from stepca_pki.observe import MAX_CERTIFICATE_BYTES, Pins, observe, render_now
 from stepca_pki.plan.decide import make_plan
 from stepca_pki.plan.seen import Seen
 from stepca_pki.plan.steps import (
@@ -37,9 +37,9 @@ from stepca_pki.plan.steps import (
     GenerateKey,
     InitToken,
     IssueRootCrl,
-    MakeCanaryKey,
     MakeFolder,
     MakeSecret,
+    MakeTokenKey,
     MoveAside,
     Plan,
     RemoveHalfKey,
@@ -52,7 +52,6 @@ from stepca_pki.plan.steps import (
     WriteCaJson,
     WriteFile,
 )
-from stepca_pki.render.ca_json import Facts, ca_json_text, render_ca_json
 from stepca_pki.runtime import control
 from stepca_pki.x509.build import PrivateKey, make_csr
 from stepca_pki.x509.names import SubjectParts, name_of
@@ -249,7 +248,7 @@ class _Performer:
         ref, pins = token_of(self.world.home, self.world.authority, step.role), self.world.pins
         pin, so_pin = pins(ref.pin_source), pins(ref.so_pin_source or "prompt")
         if is_embedded(self.world.authority, step.role):
-            init_embedded_token(ref, self.world.home.tokens, pin, so_pin)
+            init_embedded_token(ref, self.world.home.token_store(step.role), pin, so_pin)
         else:
             init_token(ref, pin, so_pin)
 
@@ -297,7 +296,7 @@ class _Performer:
         files.write_atomic(step.path, crl.public_bytes(Encoding.PEM))
 
     @perform.register
-    def _(self, step: MakeCanaryKey) -> None:
+    def _(self, step: MakeTokenKey) -> None:
         from joserfc.jwk import ECKey
 
         if step.path.exists():  # made by a run that was cut off right after
@@ -321,11 +320,10 @@ class _Performer:
         return self.world.token(role).key(wanted.label, wanted.id)
 
     def _ca_json(self) -> str:
-        world = self.world
-        canary = json.loads(files.read_secret(world.home.canary_key))
-        public = {name: canary[name] for name in ("use", "kty", "kid", "crv", "alg", "x", "y")}
-        facts = Facts(world.seen.modules["intermediate"], public)
-        return ca_json_text(render_ca_json(world.authority, world.home, facts))
+        text = render_now(self.world.authority, self.world.home)
+        if text is None:  # the plan made the key first
+            raise FileRefused(self.world.home.canary_key, "is gone again", fix="run 'pki apply' once more")
+        return text
 
 
 def _name(subject: Subject) -> x509.Name:

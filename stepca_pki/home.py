@@ -55,9 +55,12 @@ class Home:
     def tokens(self) -> Path:
         return self.path / "tokens"
 
-    @property
-    def softhsm2_conf(self) -> Path:
-        return self.tokens / "softhsm2.conf"
+    def token_store(self, role: str) -> Path:
+        """Where SoftHSM2 keeps the embedded token of one role. Not shared: SoftHSM2 fails on one half-written."""
+        return self.tokens / role
+
+    def softhsm2_conf(self, role: str) -> Path:
+        return self.token_store(role) / "softhsm2.conf"
 
     @property
     def secrets(self) -> Path:
@@ -67,6 +70,10 @@ class Home:
     def canary_key(self) -> Path:
         """Private JWK of the provisioner that health probes use."""
         return self.secrets / "canary.jwk"
+
+    def provisioner_key(self, name: str) -> Path:
+        """Private JWK of the provisioner *name*, with which its tokens are signed."""
+        return self.secrets / f"provisioner-{name}.jwk"
 
     @property
     def state(self) -> Path:

@@ -26,6 +26,7 @@ from stepca_pki.hsm.pins import read_pin
 from stepca_pki.hsm.token import list_tokens, open_token
 from stepca_pki.plan.decide import needs_root_token, subject_text
 from stepca_pki.plan.seen import Broken, Seen, SeenCertificate, SeenKey, SeenToken
+from stepca_pki.provisioners.base import Material
 from stepca_pki.render.ca_json import Facts, ca_json_text, render_ca_json
 from stepca_pki.values import KeyType
 
@@ -57,33 +58,59 @@ def observe(authority: Authority, home: Home, *, now: datetime | None = None, pi
     roles: tuple[Role, ...] = ("root", "intermediate") if authority.root.is_here else ("intermediate",)
     modules = {role: find_module(token_of(home, authority, role).module) for role in roles}
     seen = Seen(now=now or datetime.now(UTC), modules=modules)
-    seen = _with_certificates(_with_files(seen, home), home)
+    seen = _with_certificates(_with_files(seen, home, authority), home)
     asked = [role for role in roles if role != "root" or needs_root_token(authority, seen)]
     return replace(seen, tokens={role: _token(home, authority, role, pins) for role in asked})
 
 
 def render_now(authority: Authority, home: Home) -> str | None:
     """Return ca.json as it would be written now, None while the canary key is not made. No token is asked."""
-    canary = _canary_key(home)
-    if canary is None:
+    canary = _public_key(home.canary_key)
+    material = material_of(authority, home)
+    if canary is None or any(item.makes_key and item.name not in material.keys for item in authority.provisioners):
         return None
     module = find_module(token_of(home, authority, "intermediate").module)
-    return ca_json_text(render_ca_json(authority, home, Facts(module, canary)))
+    return ca_json_text(render_ca_json(authority, home, Facts(module, canary, material)))
+
+
+def material_of(authority: Authority, home: Home, *, lenient: bool = False) -> Material:
+    """Read what the provisioners need from files. Raises FileRefused, unless *lenient*, for one that is not there."""
+    keys = {
+        item.name: _public_key(home.provisioner_key(item.name)) for item in authority.provisioners if item.makes_key
+    }
+    texts: dict[str, str] = {}
+    for path in {path for item in authority.provisioners for path in item.files()}:
+        where = home.path / path
+        if lenient and not where.exists():
+            continue
+        texts[path] = _pem_text(where)
+    return Material({name: key for name, key in keys.items() if key is not None}, texts)
+
+
+def _pem_text(path: Path) -> str:
+    text = read_bounded(path, MAX_GENERATED_BYTES).decode(errors="replace")
+    if "-----BEGIN " not in text:
+        raise FileRefused(path, "holds no PEM block", fix="convert it to PEM, or name another file in pki.yaml")
+    if "PRIVATE KEY-----" in text:
+        raise FileRefused(path, "holds a private key, and would be shown to everybody", fix="name the public part only")
+    return text
 
 
 # --- files -----------------------------------------------------------------------------------------
 
 
-def _with_files(seen: Seen, home: Home) -> Seen:
+def _with_files(seen: Seen, home: Home, authority: Authority) -> Seen:
     folders = [home.register, home.requests, home.secrets, home.state, home.database, home.tokens]
+    folders += [home.token_store("root"), home.token_store("intermediate")]
     folders += [home.root_certificate.parent, home.root_crl.parent, home.ca_json.parent, home.rendered_templates]
-    generated = (home.softhsm2_conf, home.ca_json)
+    generated = (home.softhsm2_conf("root"), home.softhsm2_conf("intermediate"), home.ca_json)
     return replace(
         seen,
         folders={path: path.stat().st_mode & 0o777 for path in folders if path.is_dir() and not path.is_symlink()},
         files={path: text for path in generated if (text := _text(path)) is not None},
         secrets=frozenset(home.secrets.iterdir()) if home.secrets.is_dir() else frozenset(),
-        canary_key=_canary_key(home),
+        canary_key=_public_key(home.canary_key),
+        material=material_of(authority, home, lenient=True),
     )
 
 
@@ -93,16 +120,16 @@ def _text(path: Path) -> str | None:
     return read_bounded(path, MAX_GENERATED_BYTES).decode(errors="replace")
 
 
-def _canary_key(home: Home) -> Mapping[str, Any] | None:
-    """Return the public JWK. The private file is ours alone, but its kind is checked all the same."""
-    if not home.canary_key.exists():
+def _public_key(path: Path) -> Mapping[str, Any] | None:
+    """Return the public JWK of a private key file of ours, None if there is none."""
+    if not path.exists():
         return None
     try:
-        jwk = json.loads(read_bounded(home.canary_key, MAX_CERTIFICATE_BYTES))
+        jwk = json.loads(read_bounded(path, MAX_CERTIFICATE_BYTES))
         return {name: jwk[name] for name in ("use", "kty", "kid", "crv", "alg", "x", "y")}
     except (ValueError, KeyError, TypeError):
         raise FileRefused(
-            home.canary_key, "is not the JWK that was written there", fix="remove it; 'pki apply' makes a new one"
+            path, "is not the JWK that was written there", fix="restore it, or remove it: 'pki apply' makes a new one"
         ) from None
 
 
@@ -270,7 +297,7 @@ def _crl_next_update(path: Path, root: x509.Certificate | None) -> datetime | No
 
 def _token(home: Home, authority: Authority, role: Role, pins: Pins) -> SeenToken:
     ref = token_of(home, authority, role)
-    if is_embedded(authority, role) and not home.softhsm2_conf.is_file():
+    if is_embedded(authority, role) and not home.softhsm2_conf(role).is_file():
         return SeenToken(exists=False, ready=False)
     found = find_token(ref)
     if found is None or not found.pin_initialised:

@@ -43,6 +43,9 @@ def add(
       pki provisioner add acme
       pki provisioner add acme servers --challenge http-01 --default-tls 12h
       pki provisioner add acme short --set force_cn=true --dry-run
+      pki provisioner add jwk programs --max-tls 48h
+      pki provisioner add oidc people --set client_id=pki \
+          --set configuration_endpoint=https://id.example/.well-known/openid-configuration
     """
     from stepca_pki.config.edit import add_provisioner
 
@@ -124,10 +127,12 @@ def show(
       pki provisioner show acme
     """
     from stepca_pki.config.load import load
+    from stepca_pki.observe import material_of
     from stepca_pki.provisioners.base import effective_claims
     from stepca_pki.values import split_address
 
-    authority = load(existing_home(home).config)
+    at = existing_home(home)
+    authority = load(at.config)
     item = next((one for one in authority.provisioners if one.name == name), None)
     if item is None:
         names = ", ".join(one.name for one in authority.provisioners) or "none"
@@ -136,7 +141,7 @@ def show(
     value: dict[str, Any] = {
         "declared": item.model_dump(mode="json", exclude_none=True),
         "claims": claims,
-        "ca.json": item.to_ca_json(),
+        "ca.json": item.to_ca_json(material_of(authority, at, lenient=True)),
     }
     if item.kind == "acme":
         _, port = split_address(authority.server.address)

@@ -40,7 +40,7 @@ def embedded_token(home: Home, role: Role) -> TokenRef:
         label=f"pki-{role}",
         pin_source=str(home.secrets / f"{role}.pin"),
         so_pin_source=str(home.secrets / f"{role}.so-pin"),
-        environment={"SOFTHSM2_CONF": str(home.softhsm2_conf)},
+        environment={"SOFTHSM2_CONF": str(home.softhsm2_conf(role))},
     )
 
 

@@ -24,9 +24,9 @@ from stepca_pki.plan.steps import (
     GenerateKey,
     InitToken,
     IssueRootCrl,
-    MakeCanaryKey,
     MakeFolder,
     MakeSecret,
+    MakeTokenKey,
     MoveAside,
     Plan,
     RemoveHalfKey,
@@ -46,6 +46,7 @@ RENEW_BEFORE = timedelta(days=30)
 def make_plan(authority: Authority, home: Home, seen: Seen) -> Plan:
     """Return the steps that are needed now. Raises Irreversible, or another PkiError with the way out."""
     refuse_what_cannot_change(authority, home, seen)
+    _refuse_absent_files(authority, home, seen)
     steps = [
         *_folders(authority, home, seen),
         *_secrets(authority, home, seen),
@@ -138,8 +139,8 @@ def _folders(authority: Authority, home: Home, seen: Seen) -> Iterator[Step]:
         home.state: SECRET_FOLDER,
         home.database: SECRET_FOLDER,
     }
-    if _embedded_roles(authority):
-        wanted[home.tokens] = SECRET_FOLDER
+    if roles := _embedded_roles(authority):
+        wanted |= {home.tokens: SECRET_FOLDER, **{home.token_store(role): SECRET_FOLDER for role in roles}}
     for path, mode in wanted.items():
         if path not in seen.folders or seen.folders[path] & ~mode & 0o077:
             yield MakeFolder(path, mode)
@@ -152,8 +153,7 @@ def _embedded_roles(authority: Authority) -> list[Role]:
 
 def _secrets(authority: Authority, home: Home, seen: Seen) -> Iterator[Step]:
     """The embedded default has its own PINs and softhsm2.conf; a declared token brings its own."""
-    roles = _embedded_roles(authority)
-    for role in roles:
+    for role in _embedded_roles(authority):
         ref = token_of(home, authority, role)
         for source, purpose in (
             (ref.so_pin_source, f"the SO-PIN of the {role}"),
@@ -162,8 +162,7 @@ def _secrets(authority: Authority, home: Home, seen: Seen) -> Iterator[Step]:
             if source is not None and Path(source) not in seen.secrets:
                 _refuse_lost_pin(role, Path(source), seen)
                 yield MakeSecret(Path(source), purpose)
-    if roles:
-        yield from _changed(home.softhsm2_conf, softhsm2_conf(home.tokens), seen)
+        yield from _changed(home.softhsm2_conf(role), softhsm2_conf(home.token_store(role)), seen)
 
 
 def _refuse_lost_pin(role: Role, path: Path, seen: Seen) -> None:
@@ -355,11 +354,17 @@ def _crl_reason(authority: Authority, seen: Seen) -> str | None:
 
 def _configuration(authority: Authority, home: Home, seen: Seen, something_changed: bool) -> Iterator[Step]:
     before = seen.files.get(home.ca_json)
+    missing = [
+        MakeTokenKey(home.provisioner_key(item.name), f"that signs tokens for the provisioner '{item.name}'")
+        for item in authority.provisioners
+        if item.makes_key and item.name not in seen.material.keys
+    ]
     if seen.canary_key is None:
-        yield MakeCanaryKey(home.canary_key)
-        text = None
-    else:
-        facts = Facts(seen.modules["intermediate"], seen.canary_key)
+        missing.insert(0, MakeTokenKey(home.canary_key, "by which health probes ask for a leaf"))
+    yield from missing
+    text = None
+    if not missing and not _absent_files(authority, seen) and seen.canary_key is not None:
+        facts = Facts(seen.modules["intermediate"], seen.canary_key, seen.material)
         text = ca_json_text(render_ca_json(authority, home, facts))
     if text is None or text != before:
         yield WriteCaJson(home.ca_json, text, before)
@@ -367,6 +372,21 @@ def _configuration(authority: Authority, home: Home, seen: Seen, something_chang
         yield from _tell(
             json.loads(seen.running_ca_json), None if text is None else json.loads(text), something_changed
         )
+
+
+def _absent_files(authority: Authority, seen: Seen) -> list[tuple[str, str]]:
+    """Return (provisioner, path) of each file that a provisioner needs and that is not there."""
+    named = [(item.name, path) for item in authority.provisioners for path in item.files()]
+    return [(name, path) for name, path in named if path not in seen.material.texts]
+
+
+def _refuse_absent_files(authority: Authority, home: Home, seen: Seen) -> None:
+    for name, path in _absent_files(authority, seen):
+        if home.path / path != home.root_certificate:  # which the plan is going to make
+            raise UsageError(
+                f"the provisioner '{name}' names {home.path / path}, which is not there",
+                fix="put the file there, or name another one in pki.yaml",
+            )
 
 
 def _tell(running: dict[str, Any], planned: dict[str, Any] | None, something_changed: bool) -> Iterator[Step]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stepca_pki.config.tokens import Role
+from stepca_pki.provisioners.base import NOTHING, Material
 from stepca_pki.values import KeyType
 
 
@@ -80,5 +81,7 @@ class Seen:
     crl_next_update: datetime | None = None
     canary_key: Mapping[str, Any] | None = None
     """Public JWK."""
+    material: Material = NOTHING
+    """Public keys that were made for provisioners, and the files that they name."""
     running_ca_json: str | None = None
     """The configuration that the running step-ca took; None when none runs."""

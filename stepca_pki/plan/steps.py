@@ -167,11 +167,14 @@ class IssueRootCrl(Step):
 
 
 @dataclass(frozen=True)
-class MakeCanaryKey(Step):
+class MakeTokenKey(Step):
+    """Make the key pair that signs one-time tokens for a JWK provisioner."""
+
     path: Path
+    purpose: str
 
     def describe(self) -> str:
-        return f"make the key by which health probes ask for a leaf, in {self.path} (mode 0600)"
+        return f"make the key {self.purpose}, in {self.path} (mode 0600)"
 
 
 @dataclass(frozen=True)

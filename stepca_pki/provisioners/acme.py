@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from stepca_pki.provisioners.base import Provisioner
+from stepca_pki.provisioners.base import Material, Provisioner
 
 Challenge = Literal["http-01", "dns-01", "tls-alpn-01", "device-attest-01"]
 DEFAULT_CHALLENGES: tuple[Challenge, ...] = ("http-01", "dns-01", "tls-alpn-01")
@@ -23,5 +23,5 @@ class Acme(Provisioner):
     force_cn: bool = False
     """Put the first DNS name into the subject's common name when the CSR has none."""
 
-    def details(self) -> dict[str, Any]:
+    def details(self, material: Material) -> dict[str, Any]:
         return {"challenges": list(self.challenges), "forceCN": self.force_cn}

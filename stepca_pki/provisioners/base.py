@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from stepca_pki.values import BUILT_IN_CLAIMS, Claims, Model, Name, go_duration
+
+
+@dataclass(frozen=True)
+class Material:
+    """What stands in files and goes into provisioners: read before, so that rendering stays pure."""
+
+    keys: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Public JWK by provisioner name, for those whose key is made here."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Text by path, as the path is declared."""
+
+
+NOTHING = Material()
 
 
 class Provisioner(Model):
@@ -19,15 +35,29 @@ class Provisioner(Model):
     name: Name
     claims: Claims = Claims()
 
-    def details(self) -> dict[str, Any]:
+    @property
+    def makes_key(self) -> bool:
+        """Whether a key pair of its own is made in the home, for the tokens that we mint."""
+        return False
+
+    def files(self) -> tuple[str, ...]:
+        """Return the paths of files whose text goes into ca.json; relative ones are taken from the home."""
+        return ()
+
+    def details(self, material: Material) -> dict[str, Any]:
         """Return the keys of ca.json that only this type has."""
         return {}
 
-    def to_ca_json(self) -> dict[str, Any]:
+    def to_ca_json(self, material: Material = NOTHING) -> dict[str, Any]:
         """Return this provisioner as it stands in `authority.provisioners` of ca.json."""
-        entry: dict[str, Any] = {"type": self.step_ca_type, "name": self.name, **self.details()}
+        entry: dict[str, Any] = {"type": self.step_ca_type, "name": self.name, **self.details(material)}
         claims = claims_json(self.claims)
         return {**entry, "claims": claims} if claims else entry
+
+
+def pem_bytes(material: Material, path: str) -> str:
+    """Return a file's PEM text as step-ca wants it: base64 of the text."""
+    return base64.b64encode(material.texts.get(path, "").encode()).decode()
 
 
 _CLAIM_KEYS = {

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from stepca_pki.config.model import Authority, Key, PostgreSql, TokenRef
 from stepca_pki.config.tokens import token_of
 from stepca_pki.home import Home
-from stepca_pki.provisioners.base import claims_json
+from stepca_pki.provisioners.base import NOTHING, Material, claims_json
 from stepca_pki.render.leaf import canary_template, leaf_template
 from stepca_pki.values import go_duration, parse_duration, shortened
 
@@ -33,6 +33,8 @@ class Facts:
     """The PKCS#11 module of the intermediate's token, absolute."""
     canary_key: Mapping[str, Any]
     """Public JWK of the canary provisioner."""
+    material: Material = NOTHING
+    """What the provisioners need from files."""
 
 
 def render_ca_json(authority: Authority, home: Home, facts: Facts) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def _database(authority: Authority, home: Home) -> dict[str, Any]:
 
 
 def _authority(authority: Authority, facts: Facts) -> dict[str, Any]:
-    provisioners = [_with_template(authority, item.to_ca_json()) for item in authority.provisioners]
+    provisioners = [_with_template(authority, item.to_ca_json(facts.material)) for item in authority.provisioners]
     answer: dict[str, Any] = {
         "provisioners": [*provisioners, _canary(facts)],
         # A reload restarts step-ca's issued-at clock and would refuse tokens minted before it; ours expire soon.

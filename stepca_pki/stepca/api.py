@@ -6,9 +6,11 @@ Source: smallstep/certificates api/ and ca/ca.go at v0.30.2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -16,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from stepca_pki.config.model import Authority
 from stepca_pki.errors import StepCaError
 from stepca_pki.home import Home
-from stepca_pki.values import split_address
+from stepca_pki.values import go_duration, split_address
 
 TIMEOUT_SECONDS = (3.05, 20)
 """To connect; to wait for an answer (step-ca's own write timeout is 15 s)."""
@@ -66,6 +68,11 @@ class Api:
         shown = f"[{reachable}]" if ":" in reachable else reachable
         return cls(f"https://{shown}:{port}", home.root_certificate, authority.server.dns_names[0])
 
+    @classmethod
+    def remote(cls, url: str, root: Path) -> Api:
+        """Return a client of the CA at *url*, https://host[:port]."""
+        return cls(url.rstrip("/"), root, urlsplit(url).hostname or "")
+
     def __enter__(self) -> Self:
         return self
 
@@ -84,12 +91,32 @@ class Api:
         if answer != {"status": "ok"}:
             raise StepCaError(f"{self.base_url}/health answers {str(answer)[:100]}")
 
-    def sign(self, csr_pem: str, ott: str) -> list[str]:
-        """Return the chain, leaf first, as PEM texts."""
-        answer = self._call("POST", "/1.0/sign", 201, {"csr": csr_pem, "ott": ott})
+    def sign(self, csr_pem: str, ott: str, *, lifetime: timedelta | None = None) -> list[str]:
+        """Return the chain, leaf first, as PEM texts. Without *lifetime* the provisioner's default holds."""
+        body = {"csr": csr_pem, "ott": ott}
+        if lifetime is not None:
+            body["notAfter"] = go_duration(lifetime)
+        return self._chain(self._call("POST", "/1.0/sign", 201, body))
+
+    def renew(self, certificate: Path, key: Path) -> list[str]:
+        """Return a new chain for the same key and names: the present certificate is the proof (mutual TLS)."""
+        return self._chain(self._call("POST", "/1.0/renew", 201, {}, client=(certificate, key)))
+
+    def rekey(self, csr_pem: str, certificate: Path, key: Path) -> list[str]:
+        """Like renew, for the public key of the CSR."""
+        return self._chain(self._call("POST", "/1.0/rekey", 201, {"csr": csr_pem}, client=(certificate, key)))
+
+    def revoke(
+        self, serial: int, reason: int, *, ott: str | None = None, client: tuple[Path, Path] | None = None
+    ) -> None:
+        """Revoke *serial*: with a token whose subject it is, or by its own certificate and key."""
+        body = {"serial": str(serial), "reasonCode": reason, "passive": True}
+        self._call("POST", "/1.0/revoke", 200, body if ott is None else {**body, "ott": ott}, client=client)
+
+    def _chain(self, answer: dict[str, Any]) -> list[str]:
         chain = answer.get("certChain")
         if not isinstance(chain, list) or not all(isinstance(item, str) for item in chain) or not chain:
-            raise StepCaError(f"{self.base_url}/sign answers without a chain")
+            raise StepCaError(f"{self.base_url} answers without a chain")
         return chain
 
     def provisioners(self) -> tuple[ProvisionerState, ...]:
@@ -107,10 +134,21 @@ class Api:
                 return tuple(found)
         raise StepCaError(f"{self.base_url}/provisioners has no end")
 
-    def _call(self, method: str, path: str, expected: int, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        expected: int,
+        body: dict[str, Any] | None = None,
+        *,
+        client: tuple[Path, Path] | None = None,
+    ) -> dict[str, Any]:
         url = f"{self.base_url}{path}"
+        pair = None if client is None else (str(client[0]), str(client[1]))
         try:
-            answer = self._session.request(method, url, json=body, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+            answer = self._session.request(
+                method, url, json=body, timeout=TIMEOUT_SECONDS, allow_redirects=False, cert=pair
+            )
         except requests.exceptions.SSLError as error:
             raise StepCaError(
                 f"{self.base_url}: what answers there does not prove to be our CA: {_tls_reason(error)}",

@@ -41,7 +41,7 @@ def test_pki_runs_from_a_fresh_environment(wheel: Path, tmp_path: Path):
     python = tmp_path / "venv" / "bin" / "python"
     site = next((tmp_path / "venv" / "lib").glob("python3*/site-packages"))
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", "--prefix", tmp_path / "venv", wheel],
+        [sys.executable, "-m", "pip", "install", "--ignore-installed", "--no-deps", "--no-index", "--quiet", "--prefix", tmp_path / "venv", wheel],
         check=True, capture_output=True,
     )  # fmt: skip
     ours = next(path for path in sys.path if path.endswith("site-packages"))

@@ -25,6 +25,8 @@ MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 CANARY = {"use": "sig", "kty": "EC", "kid": "k", "crv": "P-256", "alg": "ES256", "x": "x", "y": "y"}
 NOTHING = Seen(now=NOW, modules={"root": MODULE, "intermediate": MODULE})
 
+CONFS = {HOME.softhsm2_conf(role): softhsm2_conf(HOME.token_store(role)) for role in ("root", "intermediate")}
+
 
 def an_authority(**fields: Any) -> Authority:
     return Authority.model_validate({"name": "Example", "provisioners": [{"type": "acme", "name": "acme"}], **fields})
@@ -81,6 +83,8 @@ def everything(authority: Authority | None = None) -> Seen:
             HOME.state,
             HOME.database,
             HOME.tokens,
+            HOME.token_store("root"),
+            HOME.token_store("intermediate"),
             HOME.rendered_templates,
         ),
         0o700,
@@ -89,7 +93,7 @@ def everything(authority: Authority | None = None) -> Seen:
     return replace(
         NOTHING,
         folders=folders,
-        files={HOME.softhsm2_conf: softhsm2_conf(HOME.tokens), HOME.ca_json: text},
+        files={**CONFS, HOME.ca_json: text},
         secrets=frozenset(
             HOME.secrets / f"{role}.{kind}" for role in ("root", "intermediate") for kind in ("pin", "so-pin")
         ),
@@ -124,7 +128,7 @@ def test_an_empty_home_gets_everything_in_order():
         "RequestIntermediate",
         "SignIntermediate",
         "IssueRootCrl",
-        "MakeCanaryKey",
+        "MakeTokenKey",
         "WriteCaJson",
     ] == names
 
@@ -154,7 +158,7 @@ def test_whatever_a_cut_off_run_left_the_rest_is_planned(done: int):
         ({"root": full.root}, "RequestIntermediate"),
         ({"csr_spki": b"intermediate"}, "SignIntermediate"),
         ({"intermediate": full.intermediate}, "IssueRootCrl"),
-        ({"crl_next_update": full.crl_next_update}, "MakeCanaryKey"),
+        ({"crl_next_update": full.crl_next_update}, "MakeTokenKey"),
         ({"canary_key": CANARY}, "WriteCaJson"),
     ]
     seen = replace(
@@ -164,7 +168,7 @@ def test_whatever_a_cut_off_run_left_the_rest_is_planned(done: int):
         csr_spki=None,
         crl_next_update=None,
         canary_key=None,
-        files={HOME.softhsm2_conf: softhsm2_conf(HOME.tokens)},
+        files=CONFS,
     )
     for change, _ in stages[:done]:
         seen = replace(seen, **change)
