@@ -14,9 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 class Model(BaseModel):
     """What a person writes: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(
-        defer_build=True, frozen=True, extra="forbid", str_strip_whitespace=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", str_strip_whitespace=False)
 
 
 class KeyType(StrEnum):
