@@ -107,7 +107,7 @@ EOF
 echo $! >pid
 until curl --silent --fail --output /dev/null --cacert root.crt "https://127.0.0.1:$port/health"; do
     kill -0 "$(cat pid)" 2>/dev/null || { cat log >&2; exit 1; }
-    sleep 0.02
+    sleep 0.1
 done
 
 openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout leaf.key -subj /CN=canary -out leaf.csr 2>/dev/null

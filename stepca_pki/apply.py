@@ -14,22 +14,18 @@ from datetime import UTC, datetime, timedelta
 from functools import singledispatchmethod
 from itertools import groupby
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from typing import Any
 
 from stepca_pki import files
-from stepca_pki.ceremony.register import Register
-from stepca_pki.ceremony.signing import issue_crl, sign_intermediate, sign_root
 from stepca_pki.config.load import MAX_BYTES, load, load_text
-from stepca_pki.config.model import Authority, Subject
+from stepca_pki.config.model import Authority
 from stepca_pki.config.tokens import Role, is_embedded, key_of, token_of
 from stepca_pki.errors import FileRefused, PkiError, Waiting
 from stepca_pki.home import Home
 from stepca_pki.hsm.embedded import init_embedded_token
 from stepca_pki.hsm.token import Token, init_token, open_token
 from stepca_pki.locks import exclusive
-from stepca_pki.observe import MAX_CERTIFICATE_BYTES, Pins, observe, render_now
+from stepca_pki.observe import Pins, observe, render_now
 from stepca_pki.plan.decide import make_plan
 from stepca_pki.plan.seen import Seen
 from stepca_pki.plan.steps import (
@@ -53,9 +49,6 @@ from stepca_pki.plan.steps import (
     WriteFile,
 )
 from stepca_pki.runtime import control
-from stepca_pki.x509.build import PrivateKey, make_csr
-from stepca_pki.x509.names import SubjectParts, name_of
-from stepca_pki.x509.profiles import Constraints, IntermediateProfile, RootProfile
 
 PIN_BYTES = 18  # 24 characters of base64url, 144 bits
 
@@ -80,13 +73,6 @@ class World:
             ref = token_of(self.home, self.authority, role)
             self._tokens[role] = self.stack.enter_context(open_token(ref, self.pins(ref.pin_source)))
         return self._tokens[role]
-
-    @property
-    def register(self) -> Register:
-        return Register(self.home.register)
-
-    def certificate(self, path: Path) -> x509.Certificate:
-        return x509.load_pem_x509_certificate(files.read_bounded(path, MAX_CERTIFICATE_BYTES))
 
 
 def plan_now(home: Home, authority: Authority | None = None, *, pins: Pins | None = None) -> tuple[Plan, World]:
@@ -261,39 +247,19 @@ class _Performer:
         self.world.token(step.role).generate(key_of(self.world.authority, step.role))
 
     @perform.register
-    def _(self, step: SignRoot) -> None:
-        world, root = self.world, self.world.authority.root
-        profile = RootProfile(_name(world.authority.root_subject), root.lifetime, root.path_length)
-        certificate = sign_root(world.register, profile, self._key("root"), world.now())
-        files.write_atomic(step.path, certificate.public_bytes(Encoding.PEM))
+    def _(self, step: SignRoot | RequestIntermediate | SignIntermediate | IssueRootCrl) -> None:
+        from stepca_pki.ceremony.steps import (
+            Signatures,  # with all of cryptography: only now, tokens were made meanwhile
+        )
 
-    @perform.register
-    def _(self, step: RequestIntermediate) -> None:
-        csr = make_csr(_name(self.world.authority.intermediate_subject), self._key("intermediate"))
-        files.write_atomic(step.path, csr.public_bytes(Encoding.PEM))
-
-    @perform.register
-    def _(self, step: SignIntermediate) -> None:
         world = self.world
-        csr = x509.load_pem_x509_csr(files.read_bounded(world.home.intermediate_csr, MAX_CERTIFICATE_BYTES))
-        root = world.certificate(world.home.root_certificate)
-        profile = _intermediate_profile(world.authority)
-        certificate = sign_intermediate(world.register, profile, csr, root, self._key("root"), world.now())
-        files.write_atomic(step.path, certificate.public_bytes(Encoding.PEM))
+        Signatures(world.authority, world.home, self._key, world.now).perform(step)
 
     @perform.register
     def _(self, step: AwaitCeremony) -> None:
         raise Waiting(
             step.describe(), fix="carry the CSR to the root's machine; when its answer is in place, run 'pki apply'"
         )
-
-    @perform.register
-    def _(self, step: IssueRootCrl) -> None:
-        world = self.world
-        root = world.certificate(world.home.root_certificate)
-        lifetime = world.authority.root.crl.lifetime
-        crl = issue_crl(world.register, root, self._key("root"), world.now(), lifetime)
-        files.write_atomic(step.path, crl.public_bytes(Encoding.PEM))
 
     @perform.register
     def _(self, step: MakeTokenKey) -> None:
@@ -315,7 +281,7 @@ class _Performer:
         else:
             control.restart(self.world.home)
 
-    def _key(self, role: Role) -> PrivateKey:
+    def _key(self, role: Role) -> Any:
         wanted = key_of(self.world.authority, role)
         return self.world.token(role).key(wanted.label, wanted.id)
 
@@ -324,19 +290,3 @@ class _Performer:
         if text is None:  # the plan made the key first
             raise FileRefused(self.world.home.canary_key, "is gone again", fix="run 'pki apply' once more")
         return text
-
-
-def _name(subject: Subject) -> x509.Name:
-    return name_of(SubjectParts(**subject.model_dump()))
-
-
-def _intermediate_profile(authority: Authority) -> IntermediateProfile:
-    declared = authority.intermediate.name_constraints
-    return IntermediateProfile(
-        subject=_name(authority.intermediate_subject),
-        lifetime=authority.intermediate.lifetime,
-        path_length=0,
-        constraints=None if declared is None else Constraints(**dict(declared)),
-        crl_url=authority.root.crl.url,
-        issuer_url=authority.root.certificate_url,
-    )

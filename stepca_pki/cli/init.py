@@ -149,13 +149,17 @@ def _load_meanwhile() -> Any:
     import threading
     from importlib import import_module
 
-    thread = threading.Thread(target=import_module, args=("stepca_pki.runtime.supervisor",), daemon=True)
+    def load() -> None:
+        import_module("stepca_pki.ceremony.steps")  # first: the signatures come before the start
+        import_module("stepca_pki.runtime.supervisor")
+
+    thread = threading.Thread(target=load, daemon=True)
     thread.start()
     return thread
 
 
 def _finish(at: Home, authority: Any, *, started: bool, output: Output) -> None:
-    from stepca_pki.observe import fingerprint
+    from stepca_pki.certificates import fingerprint
     from stepca_pki.values import split_address
 
     _, port = split_address(authority.server.address)

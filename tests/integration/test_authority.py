@@ -268,8 +268,8 @@ def test_an_offline_root_waits_and_takes_the_answer(home: Home, pki: Pki, tmp_pa
     assert 3 == waiting.returncode
     assert "wait for the offline root" in waiting.stderr
 
-    from stepca_pki.apply import _intermediate_profile
     from stepca_pki.ceremony.signing import sign_intermediate
+    from stepca_pki.ceremony.steps import intermediate_profile
     from stepca_pki.config.tokens import token_of
     from stepca_pki.hsm.token import open_token
 
@@ -285,7 +285,7 @@ def test_an_offline_root_waits_and_takes_the_answer(home: Home, pki: Pki, tmp_pa
         root = certificate(other.root_certificate)
         signed = sign_intermediate(
             Register(other.register),
-            _intermediate_profile(authority),
+            intermediate_profile(authority),
             csr,
             root,
             token.key("root", "01"),

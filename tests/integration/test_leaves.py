@@ -19,9 +19,9 @@ from conftest import Pki
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from stepca_pki.certificates import fingerprint
 from stepca_pki.enrol.leaf import Pair, finish, key_pem, make_key
 from stepca_pki.home import Home
-from stepca_pki.observe import fingerprint
 from stepca_pki.values import KeyType
 
 SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"

@@ -287,19 +287,15 @@ def test_an_expired_intermediate_is_refused_and_apply_heals_it(made: Home, pki: 
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from stepca_pki.apply import World, _intermediate_profile, _Performer
-    from stepca_pki.ceremony.register import Register
+    from stepca_pki.ceremony.steps import intermediate_profile
     from stepca_pki.config.tokens import token_of
     from stepca_pki.hsm.token import open_token
     from stepca_pki.x509.build import build_intermediate
 
-    assert World
-    assert _Performer
-    assert Register
     authority = load(made.config)
     root = x509.load_pem_x509_certificate(made.root_certificate.read_bytes())
     ours = x509.load_pem_x509_certificate(made.intermediate_certificate.read_bytes())
-    profile = replace(_intermediate_profile(authority), lifetime=timedelta(seconds=1))
+    profile = replace(intermediate_profile(authority), lifetime=timedelta(seconds=1))
     with open_token(token_of(made, authority, "root")) as token:
         short = build_intermediate(
             profile,
